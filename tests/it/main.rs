@@ -1,0 +1,1 @@
+//! Feature tests through the public API, a module per feature.
