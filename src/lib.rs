@@ -1,6 +1,8 @@
 //! Embedded time-series storage engine: exact, compressed, crash-safe history of metrics, sessions
 //! and events on local disk.
 
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod codec;
 mod error;
 mod model;
 
