@@ -5,6 +5,7 @@
 mod codec;
 mod error;
 mod model;
+pub mod protocol;
 
 pub use error::{Error, ErrorKind, Result};
 pub use model::*;

@@ -1,0 +1,14 @@
+//! Text and wire formats, read from bytes and written to bytes: pure functions without sockets, clock
+//! or database, called by `ingest`, by the server and by the command-line tool, and open to hosts that
+//! speak these formats themselves.
+//!
+//! No input makes a function here panic, and none allocates more than in proportion to its length.
+//! What a format calls a *label* is a tag here; names, keys and values are kept verbatim.
+//!
+//! | module | format | features |
+//! |---|---|---|
+//! | [`label`] | rules for tags and bucket bounds that several formats share | |
+//! | [`number`] | floats and decimal times as text | |
+
+pub mod label;
+pub mod number;
