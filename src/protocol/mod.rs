@@ -9,6 +9,9 @@
 //! |---|---|---|
 //! | [`label`] | rules for tags and bucket bounds that several formats share | |
 //! | [`number`] | floats and decimal times as text | |
+//! | `statsd` | StatsD and DogStatsD lines | `server` or `cli` |
 
 pub mod label;
 pub mod number;
+#[cfg(any(feature = "server", feature = "cli"))]
+pub mod statsd;

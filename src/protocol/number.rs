@@ -108,6 +108,7 @@ fn scaled(negative: bool, digits: impl Iterator<Item = i64>, kept: i64) -> i64 {
     nanos
 }
 
+#[cfg(any(feature = "server", feature = "cli"))]
 /// The digits of `text` as an integer, with an optional sign. Nothing else, and nothing out of range.
 pub(crate) fn parse_int(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()

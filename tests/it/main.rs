@@ -1,1 +1,4 @@
 //! Feature tests through the public API, a module per feature.
+
+#[cfg(any(feature = "server", feature = "cli"))]
+mod statsd;
