@@ -2,6 +2,7 @@
 //! and events on local disk.
 
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod chunk;
 mod codec;
 mod error;
 mod model;
