@@ -9,9 +9,12 @@
 //! |---|---|---|
 //! | [`label`] | rules for tags and bucket bounds that several formats share | |
 //! | [`number`] | floats and decimal times as text | |
+//! | `line` | InfluxDB line protocol | `server` or `cli` |
 //! | `statsd` | StatsD and DogStatsD lines | `server` or `cli` |
 
 pub mod label;
+#[cfg(any(feature = "server", feature = "cli"))]
+pub mod line;
 pub mod number;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod statsd;

@@ -1,4 +1,6 @@
 //! Feature tests through the public API, a module per feature.
 
 #[cfg(any(feature = "server", feature = "cli"))]
+mod line;
+#[cfg(any(feature = "server", feature = "cli"))]
 mod statsd;
