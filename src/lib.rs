@@ -5,6 +5,7 @@
 mod chunk;
 mod codec;
 mod error;
+pub mod ingest;
 mod model;
 pub mod protocol;
 

@@ -1,0 +1,182 @@
+//! The instruments of a program, read together: as a snapshot, as text, or into a sink.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::ingest::family::Collect;
+use crate::ingest::{Counter, Gauge, Histogram, MetricFamily, Summary};
+use crate::model::MetricKind;
+
+/// A set of instruments and families, no two of which expose a series of the same name.
+///
+/// A clone is the same registry.
+///
+/// ```
+/// use icecore::ingest::{Counter, Registry};
+///
+/// let registry = Registry::new();
+/// let queue = registry.gauge("queue_size", "Jobs that wait")?;
+/// queue.set(3);
+///
+/// let jobs = Counter::family("jobs_total", "Jobs done", ["outcome"])?;
+/// registry.register(jobs.clone())?;
+/// jobs.labels(["ok"])?.inc();
+///
+/// let families = registry.gather();
+/// assert_eq!(families[0].name, "jobs");
+/// assert_eq!(families[0].samples[0].tags, [("outcome".to_owned(), "ok".to_owned())]);
+/// assert_eq!(families[1].samples[0].value, 3.0);
+/// # Ok::<(), icecore::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<Registered>>);
+
+#[derive(Default)]
+struct Registered {
+    /// By family name.
+    collectors: BTreeMap<String, Arc<dyn Collect>>,
+    /// Every name that a series of a family can have, and the family's.
+    owners: BTreeMap<String, String>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an instrument, a family or a host's own [`Collect`].
+    ///
+    /// # Errors
+    /// `InvalidInput` when a registered one has its name, or exposes a series of a name that it would expose.
+    pub fn register(&self, collector: impl Collect + 'static) -> Result<()> {
+        let name = collector.name().to_owned();
+        let mut registered = self.0.lock();
+        let names = series_names(&name, collector.kind());
+        if let Some((taken, owner)) = names.iter().find_map(|name| registered.owners.get_key_value(name)) {
+            return Err(Error::invalid_input(format!(
+                "cannot register {name}: {owner} is registered and has a series {taken}"
+            )));
+        }
+        registered.owners.extend(names.into_iter().map(|series| (series, name.clone())));
+        registered.collectors.insert(name, Arc::new(collector));
+        Ok(())
+    }
+
+    /// Removes the instrument or family called `name` (a counter's without `_total`). Returns whether there was one.
+    pub fn unregister(&self, name: &str) -> bool {
+        let mut registered = self.0.lock();
+        registered.owners.retain(|_, owner| owner != name);
+        registered.collectors.remove(name).is_some()
+    }
+
+    /// Makes and registers a counter.
+    ///
+    /// # Errors
+    /// As [`Counter::new`] and [`Registry::register`].
+    pub fn counter(&self, name: &str, help: &str) -> Result<Counter> {
+        self.add(Counter::new(name, help)?)
+    }
+
+    /// Makes and registers a gauge.
+    ///
+    /// # Errors
+    /// As [`Gauge::new`] and [`Registry::register`].
+    pub fn gauge(&self, name: &str, help: &str) -> Result<Gauge> {
+        self.add(Gauge::new(name, help)?)
+    }
+
+    /// Makes and registers a summary.
+    ///
+    /// # Errors
+    /// As [`Summary::new`] and [`Registry::register`].
+    pub fn summary(&self, name: &str, help: &str) -> Result<Summary> {
+        self.add(Summary::new(name, help)?)
+    }
+
+    /// Makes and registers a histogram with the [`DEFAULT_BUCKETS`](super::DEFAULT_BUCKETS).
+    ///
+    /// # Errors
+    /// As [`Histogram::new`] and [`Registry::register`].
+    pub fn histogram(&self, name: &str, help: &str) -> Result<Histogram> {
+        self.add(Histogram::new(name, help)?)
+    }
+
+    fn add<T: Collect + Clone + 'static>(&self, instrument: T) -> Result<T> {
+        self.register(instrument.clone())?;
+        Ok(instrument)
+    }
+
+    /// All families with their samples now, ordered by name.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        // Copied out first, so that no lock is held while the host's code runs.
+        let collectors: Vec<_> = self.0.lock().collectors.values().cloned().collect();
+        collectors.iter().map(|collector| collector.collect()).collect()
+    }
+}
+
+/// The names that series of a family can have, and the family's own.
+fn series_names(name: &str, kind: MetricKind) -> Vec<String> {
+    let suffixes: &[&str] = match kind {
+        MetricKind::Counter => &["", "_total"],
+        MetricKind::Summary => &["", "_count", "_sum"],
+        MetricKind::Histogram => &["", "_bucket", "_count", "_sum"],
+        _ => &[""],
+    };
+    suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect()
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.lock().collectors.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused<T: fmt::Debug>(result: Result<T>, part: &str) {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn two_families_never_share_a_series() {
+        let registry = Registry::new();
+        registry.counter("a_total", "").unwrap();
+        registry.summary("s", "").unwrap();
+        refused(registry.counter("a", ""), "cannot register a: a is registered");
+        refused(registry.gauge("a_total", ""), "has a series a_total");
+        refused(registry.histogram("s", ""), "cannot register s");
+        refused(registry.gauge("s_sum", ""), "has a series s_sum");
+        registry.gauge("s_bucket", "").unwrap();
+        refused(Counter::new("s_bucket", "").and_then(|c| registry.register(c)), "has a series s_bucket");
+    }
+
+    #[test]
+    fn a_removed_name_is_free_again() {
+        let registry = Registry::new();
+        registry.histogram("h", "").unwrap();
+        assert!(registry.unregister("h"));
+        assert!(!registry.unregister("h"));
+        registry.gauge("h_count", "").unwrap();
+        assert_eq!(registry.gather().len(), 1);
+    }
+
+    #[test]
+    fn a_function_may_use_the_registry_it_is_in() {
+        let registry = Registry::new();
+        let gauge = registry.gauge("families", "").unwrap();
+        let same = registry.clone();
+        gauge.set_function(move || f64::from(u8::from(same.unregister("families"))));
+        assert_eq!(registry.gather()[0].samples[0].value, 1.0);
+        assert!(registry.gather().is_empty());
+    }
+}
