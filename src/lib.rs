@@ -5,6 +5,8 @@
 mod chunk;
 mod codec;
 mod error;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod index;
 pub mod ingest;
 mod model;
 pub mod protocol;

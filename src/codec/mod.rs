@@ -5,4 +5,5 @@
 
 pub(crate) mod frame;
 pub(crate) mod meta;
+pub(crate) mod packed;
 pub(crate) mod varint;

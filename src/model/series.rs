@@ -69,6 +69,12 @@ impl SeriesKey {
         if canonical == bytes { Ok(key) } else { Err(not_canonical()) }
     }
 
+    /// Takes bytes that the caller has put together in the canonical layout from checked parts.
+    pub(crate) fn from_checked_bytes(bytes: Vec<u8>) -> Self {
+        debug_assert!(SeriesKey::from_bytes(&bytes).is_ok());
+        SeriesKey(bytes.into())
+    }
+
     /// The canonical bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

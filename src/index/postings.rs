@@ -1,0 +1,251 @@
+//! Postings: the sorted ordinals of the series that carry a symbol, and sets of ordinals made of them.
+//!
+//! Up to [`LIST_COUNT_MAX`] ordinals are a list of differences, more are a serialised `roaring` bitmap.
+//! Called by the index writer and by `select` in the reader.
+
+use roaring::RoaringBitmap;
+
+use crate::codec::varint::{Reader, put_uvarint};
+use crate::error::{Error, Result};
+
+/// Most ordinals that are kept as a list.
+pub(crate) const LIST_COUNT_MAX: usize = 16;
+
+/// Appends the postings `ordinals`, which strictly rise.
+pub(crate) fn put_postings(out: &mut Vec<u8>, ordinals: &[u32]) {
+    put_uvarint(out, ordinals.len() as u64);
+    if ordinals.len() <= LIST_COUNT_MAX {
+        let mut next = 0;
+        for ordinal in ordinals {
+            put_uvarint(out, u64::from(ordinal - next));
+            next = ordinal.saturating_add(1);
+        }
+    } else if let Ok(bitmap) = RoaringBitmap::from_sorted_iter(ordinals.iter().copied()) {
+        put_bitmap(out, bitmap);
+    }
+}
+
+/// Appends the postings of a symbol that all of `count` series carry.
+pub(crate) fn put_all_postings(out: &mut Vec<u8>, count: u32) {
+    if count as usize <= LIST_COUNT_MAX {
+        return put_postings(out, &(0..count).collect::<Vec<_>>());
+    }
+    put_uvarint(out, u64::from(count));
+    let mut bitmap = RoaringBitmap::new();
+    bitmap.insert_range(0..count);
+    put_bitmap(out, bitmap);
+}
+
+fn put_bitmap(out: &mut Vec<u8>, mut bitmap: RoaringBitmap) {
+    bitmap.optimize();
+    bitmap.serialize_into(out).expect("writing to memory cannot fail");
+}
+
+/// How many ordinals the postings in `bytes` hold.
+pub(crate) fn postings_count(bytes: &[u8]) -> Result<usize> {
+    Reader::new(bytes).uvarint_max(u32::MAX as usize, "number of postings")
+}
+
+/// Reads the postings that `bytes` hold whole; `series_count` bounds the ordinals.
+///
+/// # Errors
+/// `Corruption` when they do not rise, reach `series_count`, or their number is not the stated one.
+pub(crate) fn read_postings(bytes: &[u8], series_count: u32) -> Result<Set> {
+    let mut reader = Reader::new(bytes);
+    let count = reader.uvarint_max(series_count as usize, "number of postings")?;
+    if count <= LIST_COUNT_MAX {
+        return read_list(&mut reader, count, series_count).map(Set::List);
+    }
+    let bitmap = RoaringBitmap::deserialize_from(reader.rest())
+        .map_err(|error| Error::corrupt(format!("postings: {error}")))?;
+    if bitmap.len() != count as u64 || bitmap.max().is_some_and(|max| max >= series_count) {
+        return Err(Error::corrupt("postings do not hold the stated series"));
+    }
+    Ok(Set::Bitmap(bitmap))
+}
+
+fn read_list(reader: &mut Reader<'_>, count: usize, series_count: u32) -> Result<Vec<u32>> {
+    let mut ordinals = Vec::with_capacity(count);
+    let mut next = 0u64;
+    for _ in 0..count {
+        let ordinal = next.saturating_add(reader.uvarint()?);
+        match u32::try_from(ordinal) {
+            Ok(ordinal) if ordinal < series_count => ordinals.push(ordinal),
+            _ => return Err(Error::corrupt(format!("postings name series {ordinal} of {series_count}"))),
+        }
+        next = ordinal + 1;
+    }
+    reader.finish()?;
+    Ok(ordinals)
+}
+
+/// A set of ordinals: a sorted list while it is short or came as one, else a bitmap.
+#[derive(Clone, Debug)]
+pub(crate) enum Set {
+    List(Vec<u32>),
+    Bitmap(RoaringBitmap),
+}
+
+impl Set {
+    /// All of `0..count`.
+    pub(crate) fn all(count: u32) -> Self {
+        let mut bitmap = RoaringBitmap::new();
+        bitmap.insert_range(0..count);
+        Set::Bitmap(bitmap)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Set::List(list) => list.is_empty(),
+            Set::Bitmap(bitmap) => bitmap.is_empty(),
+        }
+    }
+
+    fn contains(&self, ordinal: u32) -> bool {
+        match self {
+            Set::List(list) => list.binary_search(&ordinal).is_ok(),
+            Set::Bitmap(bitmap) => bitmap.contains(ordinal),
+        }
+    }
+
+    /// What both hold.
+    #[must_use]
+    pub(crate) fn intersect(self, other: Set) -> Set {
+        match (self, other) {
+            (Set::List(mut list), other) | (other, Set::List(mut list)) => {
+                list.retain(|ordinal| other.contains(*ordinal));
+                Set::List(list)
+            }
+            (Set::Bitmap(a), Set::Bitmap(b)) => Set::Bitmap(a & b),
+        }
+    }
+
+    /// What this holds and `other` does not.
+    #[must_use]
+    pub(crate) fn subtract(self, other: &Set) -> Set {
+        match (self, other) {
+            (Set::List(mut list), other) => {
+                list.retain(|ordinal| !other.contains(*ordinal));
+                Set::List(list)
+            }
+            (Set::Bitmap(mut bitmap), Set::List(list)) => {
+                list.iter().for_each(|ordinal| _ = bitmap.remove(*ordinal));
+                Set::Bitmap(bitmap)
+            }
+            (Set::Bitmap(a), Set::Bitmap(b)) => Set::Bitmap(a - b),
+        }
+    }
+
+    /// The ordinals, sorted.
+    pub(crate) fn into_sorted(self) -> Vec<u32> {
+        match self {
+            Set::List(list) => list,
+            Set::Bitmap(bitmap) => bitmap.into_iter().collect(),
+        }
+    }
+}
+
+/// Collects the union of many postings.
+#[derive(Debug, Default)]
+pub(crate) struct Union {
+    listed: Vec<u32>,
+    bitmap: RoaringBitmap,
+}
+
+impl Union {
+    pub(crate) fn add(&mut self, set: Set) {
+        match set {
+            Set::List(list) => self.listed.extend(list),
+            Set::Bitmap(bitmap) => self.bitmap |= bitmap,
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Set {
+        self.listed.sort_unstable();
+        self.listed.dedup();
+        if self.bitmap.is_empty() {
+            return Set::List(self.listed);
+        }
+        self.bitmap.extend(self.listed);
+        Set::Bitmap(self.bitmap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(ordinals: &[u32]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_postings(&mut out, ordinals);
+        out
+    }
+
+    #[track_caller]
+    fn check(ordinals: &[u32], size_max: usize) {
+        let bytes = encoded(ordinals);
+        assert!(bytes.len() <= size_max, "{} bytes", bytes.len());
+        assert_eq!(postings_count(&bytes).unwrap(), ordinals.len());
+        let bound = ordinals.last().map_or(0, |last| last + 1);
+        assert_eq!(read_postings(&bytes, bound).unwrap().into_sorted(), ordinals);
+        if bound > 0 {
+            assert!(read_postings(&bytes, bound - 1).is_err());
+        }
+    }
+
+    #[test]
+    fn postings_are_small() {
+        check(&[], 1);
+        check(&[0], 2);
+        check(&(0..16).collect::<Vec<_>>(), 17);
+        check(&(0..17).collect::<Vec<_>>(), 20);
+        check(&(100..100_000).collect::<Vec<_>>(), 30);
+        check(&(0..60_000).step_by(40).collect::<Vec<_>>(), 3_020);
+    }
+
+    #[test]
+    fn postings_of_all_series_are_a_run() {
+        for count in [0, 1, 16, 17, 1_000_000] {
+            let mut out = Vec::new();
+            put_all_postings(&mut out, count);
+            assert!(out.len() <= 300, "{} bytes", out.len());
+            assert_eq!(read_postings(&out, count).unwrap().into_sorted(), (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_of_postings_is_refused() {
+        let mut bytes = encoded(&(0..20).collect::<Vec<_>>());
+        bytes[0] = 21;
+        assert!(read_postings(&bytes, 100).is_err());
+        assert!(read_postings(&[3, 0, 0], 100).is_err());
+        assert!(read_postings(&[1, 0, 0], 100).is_err());
+        assert!(
+            read_postings(&[2, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], 100).is_err()
+        );
+    }
+
+    fn set(ordinals: &BTreeSet<u32>) -> Set {
+        let list: Vec<u32> = ordinals.iter().copied().collect();
+        read_postings(&encoded(&list), 1 << 20).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn sets_behave_like_sets(
+            a in prop::collection::btree_set(0u32..300, 0..60),
+            b in prop::collection::btree_set(0u32..300, 0..60),
+        ) {
+            let mut union = Union::default();
+            union.add(set(&a));
+            union.add(set(&b));
+            prop_assert_eq!(union.finish().into_sorted(), (&a | &b).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(set(&a).intersect(set(&b)).into_sorted(), (&a & &b).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(set(&a).subtract(&set(&b)).into_sorted(), (&a - &b).into_iter().collect::<Vec<_>>());
+        }
+    }
+}
