@@ -7,14 +7,22 @@
 //!
 //! | module | format | features |
 //! |---|---|---|
+//! | `body` | request bodies decompressed within a bound | `server` |
 //! | [`label`] | rules for tags and bucket bounds that several formats share | |
 //! | [`number`] | floats and decimal times as text | |
 //! | `line` | InfluxDB line protocol | `server` or `cli` |
 //! | `statsd` | StatsD and DogStatsD lines | `server` or `cli` |
+//! | `remote_write` | Prometheus remote write 1.0 and 2.0 | `server` |
 
+#[cfg(feature = "server")]
+pub mod body;
 pub mod label;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod line;
 pub mod number;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod statsd;
+#[cfg(feature = "server")]
+mod protobuf;
+#[cfg(feature = "server")]
+pub mod remote_write;
