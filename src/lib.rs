@@ -3,13 +3,19 @@
 
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod chunk;
+mod clock;
 mod codec;
+mod env;
 mod error;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
+pub mod fs;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;
 pub mod ingest;
 mod model;
 pub mod protocol;
 
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
 pub use model::*;

@@ -1,0 +1,124 @@
+//! The one world under the engine: files, time, randomness and threads.
+//!
+//! Open to every layer. Production runs on [`Env::system`]; tests, ours and those of hosts, run on a
+//! simulated disk and a clock moved by hand, so that a whole engine is a function of its seed.
+//! `docs/decisions/0001-dynamic-environment.md` says why this is dynamic dispatch.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::error::{Error, Result};
+use crate::fs::{DiskFs, Fs, MemoryFs};
+use crate::model::Timestamp;
+
+/// Files, time, randomness and threads. Clones are cheap and share all of it.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Where files live.
+    pub fs: Arc<dyn Fs>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    random: Arc<AtomicU64>,
+}
+
+impl Env {
+    /// A world of these parts; `seed` determines every random number drawn from it.
+    pub fn new(fs: Arc<dyn Fs>, clock: Arc<dyn Clock>, seed: u64) -> Self {
+        Env { fs, clock, random: Arc::new(AtomicU64::new(seed)) }
+    }
+
+    /// The real world: the disk, the system's clocks, an unpredictable seed.
+    pub fn system() -> Self {
+        let clock = SystemClock::new();
+        // `RandomState` is seeded by the operating system once a thread and then counts; time and process
+        // keep two programs apart even where it could not.
+        let seed = std::hash::RandomState::new().hash_one((clock.now().nanos(), std::process::id()));
+        Self::new(Arc::new(DiskFs::new()), Arc::new(clock), seed)
+    }
+
+    /// A world in memory: an empty [`MemoryFs`] and a [`ManualClock`] at 2024-01-01T00:00:00Z. To crash the
+    /// disk or move the clock, keep clones of them and use [`Env::new`].
+    pub fn simulated(seed: u64) -> Self {
+        let clock = ManualClock::new(Timestamp::from_secs(1_704_067_200));
+        Self::new(Arc::new(MemoryFs::new(seed)), Arc::new(clock), seed)
+    }
+
+    /// The next random number; not for secrets.
+    pub fn random_u64(&self) -> u64 {
+        mix(self.random.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA))
+    }
+
+    /// Runs `work` on a thread of its own, named `name` for debuggers.
+    ///
+    /// # Errors
+    /// `LimitExceeded` when the system gives no thread.
+    pub fn spawn<T, F>(&self, name: &str, work: F) -> Result<JoinHandle<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
+            .map_err(|error| Error::limit_exceeded(format!("cannot start thread {name:?}: {error}")))
+    }
+}
+
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The finalizer of splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA
+/// 2014).
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A seeded sequence of random numbers (splitmix64), owned by one user.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    pub(crate) fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(GAMMA);
+        mix(self.0)
+    }
+
+    /// A number in `0..bound`, or 0 when `bound` is 0. Bounds are small here, so the bias of the remainder is
+    /// nothing.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next_u64().checked_rem(bound).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_numbers_follow_from_the_seed() {
+        // The first outputs of splitmix64 for seed 1234567, as its reference implementation gives them.
+        let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        let env = Env::simulated(1_234_567);
+        let mut random = Random::new(1_234_567);
+        for value in expected {
+            assert_eq!(env.random_u64(), value);
+            assert_eq!(random.next_u64(), value);
+        }
+        assert_ne!(Env::system().random_u64(), Env::system().random_u64());
+    }
+
+    #[test]
+    fn threads_carry_their_name_and_result() {
+        let handle =
+            Env::simulated(0).spawn("worker", || std::thread::current().name().map(str::to_owned)).unwrap();
+        assert_eq!(handle.join().unwrap().as_deref(), Some("worker"));
+    }
+}
