@@ -1,0 +1,257 @@
+//! The house's own lints, over the text of the repository: the one environment, the order of layers, stray
+//! markers, links. Each check is a function from text to complaints, tested on text that it must complain
+//! about.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Calls that only the environment makes, so that everything above it runs as well on a simulated world.
+const ENVIRONMENT_ONLY: [&str; 9] = [
+    "std::fs",
+    "File::open",
+    "OpenOptions",
+    "Instant::now",
+    "SystemTime::now",
+    "UNIX_EPOCH.elapsed",
+    "thread::spawn",
+    "thread::Builder",
+    "thread::sleep",
+];
+
+/// Who may make them: the environment itself, and the programs around the engine.
+const ENVIRONMENT: [&str; 8] = [
+    "src/env.rs",
+    "src/clock.rs",
+    "src/fs/disk.rs",
+    "src/fs/unix.rs",
+    "src/fs/windows.rs",
+    "src/fs/map.rs",
+    "src/bin/",
+    "src/server/",
+];
+
+/// The layers, lowest first. A module uses modules of a smaller number, and its own children.
+const LAYERS: [(&str, u32); 18] = [
+    ("model", 0),
+    ("fs", 1),
+    ("codec", 1),
+    ("chunk", 2),
+    ("wal", 2),
+    ("index", 2),
+    ("block", 3),
+    ("manifest", 3),
+    ("head", 3),
+    ("compact", 4),
+    ("query", 5),
+    ("db", 6),
+    ("protocol", 7),
+    ("promql", 7),
+    ("ingest", 8),
+    ("client", 8),
+    ("server", 9),
+    ("bin", 10),
+];
+
+/// Modules that every layer may use.
+const OPEN_TO_ALL: [&str; 3] = ["error", "clock", "env"];
+
+/// What is left lying about; put together here so that this file does not complain about itself.
+fn stray_markers() -> [String; 5] {
+    [["to", "do!"], ["unimple", "mented!"], ["FIX", "ME"], ["XX", "X"], ["#[ign", "ore"]]
+        .map(|parts| parts.concat())
+}
+
+struct File {
+    /// From the root of the repository, with `/`.
+    name: String,
+    text: String,
+}
+
+/// The files below `directory` whose names end in `suffix`.
+fn files(directory: &str, suffix: &str) -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut unseen = vec![root.join(directory)];
+    while let Some(path) = unseen.pop() {
+        let Ok(entries) = fs::read_dir(&path) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                unseen.push(path);
+            } else if path.to_string_lossy().ends_with(suffix) {
+                let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+                found.push(File { name, text: fs::read_to_string(&path).unwrap() });
+            }
+        }
+    }
+    found
+}
+
+/// The lines of code: without comments, and without the unit tests at the bottom.
+fn code(file: &File) -> impl Iterator<Item = (usize, &str)> {
+    let lines = file.text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    lines
+        .take_while(|(_, line)| !line.starts_with("mod tests {"))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn uses_of_the_system(file: &File) -> Vec<String> {
+    if ENVIRONMENT.iter().any(|allowed| file.name.starts_with(allowed)) || file.name.ends_with("/tests.rs") {
+        return Vec::new();
+    }
+    let complain = |(number, line): (usize, &str)| {
+        let call = ENVIRONMENT_ONLY.iter().find(|call| line.contains(**call))?;
+        Some(format!("{}:{number}: {call} belongs to the environment (src/env.rs)", file.name))
+    };
+    code(file).filter_map(complain).collect()
+}
+
+fn layer(module: &str) -> Option<u32> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
+}
+
+/// The modules that a line names by `crate::`, the ones in braces included.
+fn modules_named(line: &str) -> Vec<&str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let word = |text| &text[..str::find(text, |c| !is_word(c)).unwrap_or(text.len())];
+    let mut names = Vec::new();
+    for (at, path) in line.match_indices("crate::") {
+        if line[..at].ends_with(|c: char| is_word(c) || c == '$') {
+            continue;
+        }
+        let rest = &line[at + path.len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => names.extend(list.split(',').map(|item| word(item.trim()))),
+            None => names.push(word(rest)),
+        }
+    }
+    names
+}
+
+fn uses_upwards(file: &File) -> Vec<String> {
+    let path = file.name.trim_start_matches("src/");
+    let own = path.split(['/', '.']).next().unwrap_or_default();
+    let Some(own_layer) = layer(own) else {
+        let known = own == "lib" || OPEN_TO_ALL.contains(&own);
+        return if known {
+            Vec::new()
+        } else {
+            vec![format!("{}: {own:?} is in no layer (tests/tidy.rs)", file.name)]
+        };
+    };
+    let complain = |(number, module): (usize, &str)| {
+        let fine = module == own
+            || OPEN_TO_ALL.contains(&module)
+            || layer(module).is_none_or(|layer| layer < own_layer);
+        (!fine).then(|| format!("{}:{number}: {own} uses {module}, which is not below it", file.name))
+    };
+    let named = code(file)
+        .flat_map(|(number, line)| modules_named(line).into_iter().map(move |module| (number, module)));
+    named.filter_map(complain).collect()
+}
+
+fn markers(file: &File) -> Vec<String> {
+    let markers = stray_markers();
+    let complain = |(index, line): (usize, &str)| {
+        let marker = markers.iter().find(|marker| line.contains(marker.as_str()))?;
+        Some(format!("{}:{}: stray {marker}", file.name, index + 1))
+    };
+    file.text.lines().enumerate().filter_map(complain).collect()
+}
+
+/// The targets of inline links to files in a page: `[text](target)`, outside of code.
+fn link_targets(page: &str) -> Vec<&str> {
+    let mut targets = Vec::new();
+    let mut in_code = false;
+    for line in page.lines() {
+        in_code ^= line.trim_start().starts_with("```");
+        if in_code {
+            continue;
+        }
+        for part in line.split("](").skip(1) {
+            let target = part.split([')', ' ', '#']).next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
+                targets.push(target);
+            }
+        }
+    }
+    targets
+}
+
+fn broken_links(file: &File) -> Vec<String> {
+    let directory =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(&file.name).parent().map(PathBuf::from).unwrap();
+    let broken = link_targets(&file.text).into_iter().filter(|target| !directory.join(target).exists());
+    broken.map(|target| format!("{}: the link to {target} leads nowhere", file.name)).collect()
+}
+
+#[track_caller]
+fn check(files: &[File], rule: impl Fn(&File) -> Vec<String>) {
+    let complaints: Vec<String> = files.iter().flat_map(rule).collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn only_the_environment_touches_the_system() {
+    let sources = files("src", ".rs");
+    assert!(sources.len() > 10, "the sources were found");
+    check(&sources, uses_of_the_system);
+}
+
+#[test]
+fn modules_use_only_what_is_below_them() {
+    check(&files("src", ".rs"), uses_upwards);
+}
+
+#[test]
+fn nothing_is_left_lying_about() {
+    for directory in ["src", "tests", "benches", "docs"] {
+        check(&files(directory, ".rs"), markers);
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let mut pages = files("docs", ".md");
+    pages.extend(fs::read_to_string(readme).ok().map(|text| File { name: "README.md".to_owned(), text }));
+    check(&pages, broken_links);
+}
+
+#[track_caller]
+fn complains(rule: impl Fn(&File) -> Vec<String>, name: &str, text: &str, expected: usize) {
+    let complaints = rule(&File { name: name.to_owned(), text: text.to_owned() });
+    assert_eq!(complaints.len(), expected, "{complaints:?}");
+}
+
+#[test]
+fn the_rules_find_what_they_are_for() {
+    complains(uses_of_the_system, "src/wal/queue.rs", "let now = Instant::now();\nthread::spawn(work);", 2);
+    complains(
+        uses_of_the_system,
+        "src/wal/queue.rs",
+        "// Instant::now is slow\nmod tests {\n std::fs::read(p);",
+        0,
+    );
+    complains(uses_of_the_system, "src/fs/disk.rs", "std::fs::read(path)", 0);
+
+    complains(
+        uses_upwards,
+        "src/wal/queue.rs",
+        "use crate::db::Db;\nuse crate::{model::Timestamp, head::Head};",
+        2,
+    );
+    complains(uses_upwards, "src/wal/queue.rs", "use crate::chunk::Page;", 1);
+    complains(
+        uses_upwards,
+        "src/wal/queue.rs",
+        "use crate::wal::format;\nuse crate::error::Error;\nuse crate::fs::Fs;",
+        0,
+    );
+    complains(uses_upwards, "src/mystery/mod.rs", "", 1);
+
+    let marker = &stray_markers()[0];
+    complains(markers, "src/lib.rs", &format!("fn later() {{ {marker}() }}"), 1);
+
+    let page = "[here](tidy.rs) [gone](gone.md#part) [far](https://example.com/x)\n```\n[code](x)\n```\n";
+    complains(broken_links, "tests/page.md", page, 1);
+}
