@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::fs::{DirEntry, Fs, Lock, Map, Metadata, ReadFile, WriteFile};
+use crate::fs::{DirEntry, FileInfo, Fs, Lock, Map, ReadFile, WriteFile};
 
 #[cfg(unix)]
 use super::unix as system;
@@ -67,7 +67,7 @@ impl Fs for DiskFs {
             let Ok(name) = entry.file_name().into_string() else { continue };
             match entry.metadata() {
                 Ok(metadata) => {
-                    let Metadata { size, is_dir } = metadata.into();
+                    let FileInfo { size, is_dir } = metadata.into();
                     entries.push(DirEntry { name, size, is_dir });
                 }
                 // Removed between the two calls: a second process lists while the first one works.
@@ -95,7 +95,7 @@ impl Fs for DiskFs {
         system::sync_dir(path).map_err(|error| failed("sync directory", path, error))
     }
 
-    fn metadata(&self, path: &Path) -> Result<Metadata> {
+    fn metadata(&self, path: &Path) -> Result<FileInfo> {
         Ok(fs::metadata(path).map_err(|error| failed("look at", path, error))?.into())
     }
 
@@ -130,10 +130,10 @@ fn held(file: &mut File, path: &Path) -> Error {
     Error::busy(format!("{} is held by {holder}", path.display()))
 }
 
-impl From<fs::Metadata> for Metadata {
+impl From<fs::Metadata> for FileInfo {
     fn from(metadata: fs::Metadata) -> Self {
         let is_dir = metadata.is_dir();
-        Metadata { size: if is_dir { 0 } else { metadata.len() }, is_dir }
+        FileInfo { size: if is_dir { 0 } else { metadata.len() }, is_dir }
     }
 }
 

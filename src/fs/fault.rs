@@ -22,7 +22,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::fs::{DirEntry, Fs, Lock, Map, Metadata, ReadFile, WriteFile};
+use crate::fs::{DirEntry, FileInfo, Fs, Lock, Map, ReadFile, WriteFile};
 
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -242,7 +242,7 @@ impl Fs for FaultFs {
         self.inner.sync_dir(path)
     }
 
-    fn metadata(&self, path: &Path) -> Result<Metadata> {
+    fn metadata(&self, path: &Path) -> Result<FileInfo> {
         self.check(Call::Metadata, path)?;
         self.inner.metadata(path)
     }

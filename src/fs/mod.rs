@@ -77,7 +77,7 @@ pub trait Fs: Send + Sync + Debug {
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    fn metadata(&self, path: &Path) -> Result<Metadata>;
+    fn metadata(&self, path: &Path) -> Result<FileInfo>;
 
     /// Takes the exclusive lock that the file `path` stands for, making the file if needed and writing
     /// `holder` into it. The lock is advisory, ends with the process, and is released by dropping it; the
@@ -110,7 +110,7 @@ pub struct DirEntry {
 
 /// What is known of a file without opening it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metadata {
+pub struct FileInfo {
     /// Size in bytes; 0 for a directory.
     pub size: u64,
     /// Whether it is a directory.

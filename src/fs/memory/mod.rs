@@ -18,7 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::env::Random;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{DirEntry, Fs, Lock, Map, Metadata, ReadFile, WriteFile};
+use crate::fs::{DirEntry, FileInfo, Fs, Lock, Map, ReadFile, WriteFile};
 
 use directory::{DirectoryState, NodeId};
 use file::FileState;
@@ -342,10 +342,10 @@ impl Node {
         }
     }
 
-    fn metadata(&self) -> Metadata {
+    fn metadata(&self) -> FileInfo {
         match &self.content {
-            Content::File(file) => Metadata { size: file.size() as u64, is_dir: false },
-            Content::Directory(_) => Metadata { size: 0, is_dir: true },
+            Content::File(file) => FileInfo { size: file.size() as u64, is_dir: false },
+            Content::Directory(_) => FileInfo { size: 0, is_dir: true },
         }
     }
 }
@@ -401,7 +401,7 @@ impl Fs for MemoryFs {
             disk.directory(id).ok_or_else(|| failed("list", path, io::ErrorKind::NotADirectory))?;
         let names = directory.names().clone();
         let entry = |(name, id)| {
-            let Metadata { size, is_dir } = disk.nodes.get(&id)?.metadata();
+            let FileInfo { size, is_dir } = disk.nodes.get(&id)?.metadata();
             Some(DirEntry { name, size, is_dir })
         };
         Ok(names.into_iter().filter_map(entry).collect())
@@ -444,7 +444,7 @@ impl Fs for MemoryFs {
         self.live()?.sync_dir(path)
     }
 
-    fn metadata(&self, path: &Path) -> Result<Metadata> {
+    fn metadata(&self, path: &Path) -> Result<FileInfo> {
         let mut disk = self.live()?;
         let id = disk.resolve("look at", path)?;
         let node = disk.nodes.get(&id).ok_or_else(|| failed("look at", path, io::ErrorKind::NotFound))?;
