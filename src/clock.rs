@@ -29,7 +29,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
 }
 
 /// The clocks of the operating system.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
 }

@@ -2,27 +2,28 @@
 //!
 //! The one place in `ingest` that asks what time it is.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use crate::clock::{Clock, SystemClock};
 use crate::model::Timestamp;
 
 /// The wall clock's time.
 pub(super) fn now() -> Timestamp {
-    Timestamp::from(SystemTime::now())
+    SystemClock::new().now()
 }
 
 /// Measures elapsed time on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stopwatch(Instant);
+pub(super) struct Stopwatch(SystemClock);
 
 impl Stopwatch {
     /// Starts measuring.
     pub(super) fn start() -> Self {
-        Stopwatch(Instant::now())
+        Stopwatch(SystemClock::new())
     }
 
     /// What has passed since the start.
     pub(super) fn elapsed(self) -> Duration {
-        self.0.elapsed()
+        self.0.monotonic()
     }
 }
