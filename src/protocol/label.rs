@@ -85,6 +85,13 @@ pub fn normalize_bound(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The value of tag `key` of a series named `metric` in the form that it is stored in:
+/// [`normalize_bound`] for the `le` of a name that ends in `_bucket` and for `quantile`, else verbatim.
+pub fn normalize_tag<'a>(metric: &str, key: &str, value: &'a str) -> Cow<'a, str> {
+    let is_bound = key == QUANTILE_KEY || (key == BUCKET_KEY && metric.ends_with("_bucket"));
+    if is_bound { normalize_bound(value) } else { Cow::Borrowed(value) }
+}
+
 /// Whether `name` is a metric name in the old alphabet of Prometheus, `[a-zA-Z_:][a-zA-Z0-9_:]*`.
 pub fn is_metric_name(name: &str) -> bool {
     is_plain(name, true)

@@ -8,6 +8,7 @@
 //! | module | format | features |
 //! |---|---|---|
 //! | `body` | request bodies decompressed within a bound | `server` |
+//! | [`exposition`] | text format 0.0.4 and OpenMetrics: writing; reading with `server` or `cli` | |
 //! | [`label`] | rules for tags and bucket bounds that several formats share | |
 //! | [`number`] | floats and decimal times as text | |
 //! | `line` | InfluxDB line protocol | `server` or `cli` |
@@ -16,6 +17,7 @@
 
 #[cfg(feature = "server")]
 pub mod body;
+pub mod exposition;
 pub mod label;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod line;

@@ -48,6 +48,20 @@ pub fn push_float(out: &mut String, value: f64) {
     }
 }
 
+/// Appends `time` as decimal seconds since the epoch, exactly and without zeros at the end.
+pub fn push_seconds(out: &mut String, time: Timestamp) {
+    let (seconds, nanos) = (time.nanos() / 1_000_000_000, time.nanos() % 1_000_000_000);
+    if time.nanos() < 0 && seconds == 0 {
+        out.push('-');
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{seconds}");
+    if nanos != 0 {
+        let _ = write!(out, ".{:09}", nanos.unsigned_abs());
+        out.truncate(out.trim_end_matches('0').len());
+    }
+}
+
 /// The time that decimal seconds since the epoch spell: a sign, digits, a point, an exponent. It is exact to
 /// the nanosecond, what lies below is cut off, and what is out of range becomes [`Timestamp::MIN`] or
 /// [`Timestamp::MAX`], which no sample can have. Infinity, NaN and hexadecimal are refused.
@@ -157,6 +171,19 @@ mod tests {
         for text in ["", " 1", "1 ", "0x1F", "1_000", "1p3", "True", "12abc", "e5", "-"] {
             assert_eq!(parse_float(text.as_bytes()), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn seconds_are_written_exactly() {
+        for nanos in [0, 1, -1, 1_500_000_000, -1_000_000_001, 1_795_218_828_287_074_801, i64::MAX, i64::MIN]
+        {
+            let mut text = String::new();
+            push_seconds(&mut text, Timestamp::from_nanos(nanos));
+            assert_eq!(parse_seconds(text.as_bytes()), Some(Timestamp::from_nanos(nanos)), "{text}");
+        }
+        let mut text = String::new();
+        push_seconds(&mut text, Timestamp::from_millis(20_500));
+        assert_eq!(text, "20.5");
     }
 
     #[track_caller]

@@ -1,6 +1,8 @@
 //! Feature tests through the public API, a module per feature.
 
 #[cfg(any(feature = "server", feature = "cli"))]
+mod exposition;
+#[cfg(any(feature = "server", feature = "cli"))]
 mod line;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod statsd;
