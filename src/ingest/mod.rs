@@ -1,25 +1,32 @@
 //! The host's own measurements become samples: instruments, clients, loggers and sessions.
 
 mod atomic;
+mod background;
+mod client;
 mod counter;
 mod description;
 mod family;
 mod gauge;
 mod histogram;
 mod now;
+mod push;
 mod registry;
+mod sink;
 mod snapshot;
 mod stripe;
 mod summary;
 mod timer;
 
 pub use crate::model::MetricKind;
+pub use client::{ClientOptions, MetricClient, Undelivered, WhenFull};
 pub use counter::{Counter, PanicGuard};
 pub use description::Description;
 pub use family::{Collect, FAMILY_CHILD_COUNT_MAX, Family, Instrument, Labels};
 pub use gauge::{Gauge, InProgress};
 pub use histogram::{BUCKET_COUNT_MAX, DEFAULT_BUCKETS, Histogram, HistogramValue};
-pub use registry::Registry;
+pub use push::{MetricsLogger, NamedInstrument};
+pub use registry::{Registry, RegistryWriter};
+pub use sink::{Point, Refused, Sink};
 pub use snapshot::{FamilySample, MetricFamily};
 pub use summary::{Summary, SummaryValue};
 pub use timer::{Observe, Timer};

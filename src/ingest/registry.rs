@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::ingest::background::Background;
 use crate::ingest::family::Collect;
+use crate::ingest::now::Stamper;
+use crate::ingest::sink::{Refused, Sink, describe_all, points_of, write_caught};
 use crate::ingest::{Counter, Gauge, Histogram, MetricFamily, Summary};
 use crate::model::MetricKind;
 
@@ -117,6 +122,91 @@ impl Registry {
         let collectors: Vec<_> = self.0.lock().collectors.values().cloned().collect();
         collectors.iter().map(|collector| collector.collect()).collect()
     }
+
+    /// Writes all samples into `sink` every `interval`, and once more when the writer is stopped or dropped.
+    ///
+    /// # Errors
+    /// `LimitExceeded` when the system gives no thread.
+    pub fn write_every(
+        &self,
+        interval: Duration,
+        sink: impl Sink + 'static,
+        env: &Env,
+    ) -> Result<RegistryWriter> {
+        let writing = Arc::new(Writing {
+            registry: self.clone(),
+            sink: Box::new(sink),
+            stamper: Stamper::new(env.clock.clone()),
+            failures: Mutex::default(),
+        });
+        let own = writing.clone();
+        let background = Background::start(env, "registry-writer", interval, move || own.write())?;
+        Ok(RegistryWriter { writing, background: Some(background) })
+    }
+}
+
+/// Writes a registry into a sink at an interval; made by [`Registry::write_every`].
+pub struct RegistryWriter {
+    writing: Arc<Writing>,
+    /// None once it was stopped.
+    background: Option<Background>,
+}
+
+struct Writing {
+    registry: Registry,
+    sink: Box<dyn Sink>,
+    stamper: Stamper,
+    failures: Mutex<(u64, Option<Error>)>,
+}
+
+impl Writing {
+    fn write(&self) {
+        let families = self.registry.gather();
+        let written = points_of(&families, &[], self.stamper.stamp()).map_err(Refused::from);
+        let written = written.and_then(|points| {
+            describe_all(&*self.sink, &families);
+            write_caught(&*self.sink, &points)
+        });
+        if let Err(refused) = written {
+            let mut failures = self.failures.lock();
+            *failures = (failures.0 + 1, Some(refused.error));
+        }
+    }
+}
+
+impl RegistryWriter {
+    /// How many writes failed so far. A failed write is not repeated; the next carries the values as they are then.
+    pub fn failure_count(&self) -> u64 {
+        self.writing.failures.lock().0
+    }
+
+    /// Stops writing, after a last write.
+    ///
+    /// # Errors
+    /// The last failure since the start, if there was one.
+    pub fn stop(mut self) -> Result<()> {
+        self.finish();
+        self.writing.failures.lock().1.take().map_or(Ok(()), Err)
+    }
+
+    fn finish(&mut self) {
+        if self.background.take().is_some() {
+            self.writing.write();
+        }
+    }
+}
+
+impl Drop for RegistryWriter {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl fmt::Debug for RegistryWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failure_count = self.failure_count();
+        f.debug_struct("RegistryWriter").field("failure_count", &failure_count).finish_non_exhaustive()
+    }
 }
 
 /// The names that series of a family can have, and the family's own.
@@ -139,6 +229,9 @@ impl fmt::Debug for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::ingest::sink::tests::MemorySink;
+    use crate::model::Timestamp;
 
     #[track_caller]
     fn refused<T: fmt::Debug>(result: Result<T>, part: &str) {
@@ -168,6 +261,26 @@ mod tests {
         assert!(!registry.unregister("h"));
         registry.gauge("h_count", "").unwrap();
         assert_eq!(registry.gather().len(), 1);
+    }
+
+    #[test]
+    fn a_writer_writes_at_its_interval_and_at_its_end() {
+        let clock = ManualClock::new(Timestamp::from_secs(1));
+        let env = Env::new(Env::simulated(1).fs, Arc::new(clock.clone()), 1);
+        let (registry, sink) = (Registry::new(), MemorySink::new());
+        let gauge = registry.gauge("g", "").unwrap();
+        let writer = registry.write_every(Duration::from_secs(10), sink.clone(), &env).unwrap();
+        assert!(sink.points.lock().is_empty());
+        while sink.points.lock().is_empty() {
+            clock.advance(Duration::from_secs(1));
+            std::thread::yield_now();
+        }
+        gauge.set(5);
+        sink.refuse(Error::busy("first"), None);
+        assert_eq!(writer.stop().unwrap_err().to_string(), "first");
+        let writer = registry.write_every(Duration::from_secs(10), sink.clone(), &env).unwrap();
+        writer.stop().unwrap();
+        assert_eq!(sink.shown().last().unwrap(), "g 5");
     }
 
     #[test]

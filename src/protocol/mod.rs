@@ -22,9 +22,9 @@ pub mod label;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod line;
 pub mod number;
-#[cfg(any(feature = "server", feature = "cli"))]
-pub mod statsd;
 #[cfg(feature = "server")]
 mod protobuf;
 #[cfg(feature = "server")]
 pub mod remote_write;
+#[cfg(any(feature = "server", feature = "cli"))]
+pub mod statsd;
