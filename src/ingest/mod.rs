@@ -1,5 +1,6 @@
 //! The host's own measurements become samples: instruments, clients, loggers and sessions.
 
+mod aggregate;
 mod atomic;
 mod background;
 mod client;
@@ -13,11 +14,14 @@ mod push;
 mod registry;
 mod sink;
 mod snapshot;
+mod statsd_client;
+mod statsd_socket;
 mod stripe;
 mod summary;
 mod timer;
 
 pub use crate::model::MetricKind;
+pub use aggregate::{Aggregator, NotTaken, Update};
 pub use client::{ClientOptions, MetricClient, Undelivered, WhenFull};
 pub use counter::{Counter, PanicGuard};
 pub use description::Description;
@@ -28,5 +32,6 @@ pub use push::{MetricsLogger, NamedInstrument};
 pub use registry::{Registry, RegistryWriter};
 pub use sink::{Point, Refused, Sink};
 pub use snapshot::{FamilySample, MetricFamily};
+pub use statsd_client::{StatsdClient, StatsdCounts};
 pub use summary::{Summary, SummaryValue};
 pub use timer::{Observe, Timer};
