@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod chunk;
 mod clock;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod codec;
 mod env;
 mod error;

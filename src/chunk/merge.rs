@@ -69,6 +69,25 @@ impl<'a> ColumnSlice<'a> {
         }
     }
 
+    /// How many values.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            ColumnSlice::F64(values) => values.len(),
+            ColumnSlice::I64(values) => values.len(),
+            ColumnSlice::Bytes(_, start, end) => end - start,
+        }
+    }
+
+    /// The values `start..end` of these, which lie inside.
+    #[must_use]
+    pub(crate) fn slice(self, start: usize, end: usize) -> Self {
+        match self {
+            ColumnSlice::F64(values) => ColumnSlice::F64(&values[start..end]),
+            ColumnSlice::I64(values) => ColumnSlice::I64(&values[start..end]),
+            ColumnSlice::Bytes(column, offset, _) => ColumnSlice::Bytes(column, offset + start, offset + end),
+        }
+    }
+
     /// Appends the values to `out`, which must be of the same type: anything else is a bug.
     pub(crate) fn append_to(self, out: &mut Column) {
         match (self, out) {

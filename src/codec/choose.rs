@@ -2,12 +2,10 @@
 //!
 //! Called by `chunk` for every page. The numbers in [`Encoding`] are on disk (`docs/format.md`, "Encodings").
 
-use std::ops::Range;
-
 use crate::codec::varint::Reader;
 use crate::codec::{decimal, frame_of_reference, raw, text};
 use crate::error::{Error, Result};
-use crate::model::{BytesColumn, Column, ValueRef, ValueType};
+use crate::model::{Column, ValueRef};
 
 /// Most values of one column that is encoded or decoded at once.
 pub(crate) const COLUMN_VALUE_COUNT_MAX: usize = 2_048;
@@ -51,77 +49,9 @@ pub(crate) enum Effort {
     Compact,
 }
 
-/// A stretch of a borrowed column.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ColumnSlice<'a> {
-    /// Doubles.
-    F64(&'a [f64]),
-    /// Integers.
-    I64(&'a [i64]),
-    /// Byte strings `start..end` of a column.
-    Bytes {
-        /// The column.
-        column: &'a BytesColumn,
-        /// Index of the first string.
-        start: usize,
-        /// Index after the last.
-        end: usize,
-    },
-}
-
-impl<'a> ColumnSlice<'a> {
-    /// All of `column`.
-    pub(crate) fn of(column: &'a Column) -> Self {
-        match column {
-            Column::F64(values) => ColumnSlice::F64(values),
-            Column::I64(values) => ColumnSlice::I64(values),
-            Column::Bytes(column) => ColumnSlice::Bytes { column, start: 0, end: column.len() },
-        }
-    }
-
-    /// A part of it; `range` lies inside.
-    pub(crate) fn slice(self, range: Range<usize>) -> Self {
-        match self {
-            ColumnSlice::F64(values) => ColumnSlice::F64(&values[range]),
-            ColumnSlice::I64(values) => ColumnSlice::I64(&values[range]),
-            ColumnSlice::Bytes { column, start, .. } => {
-                ColumnSlice::Bytes { column, start: start + range.start, end: start + range.end }
-            }
-        }
-    }
-
-    /// How many values.
-    pub(crate) fn len(self) -> usize {
-        match self {
-            ColumnSlice::F64(values) => values.len(),
-            ColumnSlice::I64(values) => values.len(),
-            ColumnSlice::Bytes { start, end, .. } => end - start,
-        }
-    }
-
-    /// Their type.
-    pub(crate) fn value_type(self) -> ValueType {
-        match self {
-            ColumnSlice::F64(_) => ValueType::F64,
-            ColumnSlice::I64(_) => ValueType::I64,
-            ColumnSlice::Bytes { .. } => ValueType::Bytes,
-        }
-    }
-}
-
-/// The values of a column of 1 to [`COLUMN_VALUE_COUNT_MAX`] as bytes. It cannot fail.
-pub(crate) fn encode(values: ColumnSlice<'_>, effort: Effort) -> (Encoding, Vec<u8>) {
-    assert!((1..=COLUMN_VALUE_COUNT_MAX).contains(&values.len()), "a column has 1 to 2,048 values");
-    match values {
-        ColumnSlice::F64(values) => encode_f64(values, effort),
-        ColumnSlice::I64(values) => encode_i64(values, effort),
-        ColumnSlice::Bytes { column, start, end } => {
-            encode_bytes((start..end).map(|index| column.get(index).unwrap_or_default()))
-        }
-    }
-}
-
-fn encode_f64(values: &[f64], _effort: Effort) -> (Encoding, Vec<u8>) {
+/// The bytes of a column of doubles, 1 to [`COLUMN_VALUE_COUNT_MAX`] of them. It cannot fail.
+pub(crate) fn encode_f64(values: &[f64], _effort: Effort) -> (Encoding, Vec<u8>) {
+    assert_count(values.len());
     let first = values[0].to_bits();
     if values.iter().all(|value| value.to_bits() == first) {
         return (Encoding::Constant, Vec::new());
@@ -136,13 +66,19 @@ fn encode_f64(values: &[f64], _effort: Effort) -> (Encoding, Vec<u8>) {
     smaller_or_raw(best, values.iter().map(|value| value.to_bits()))
 }
 
-fn encode_i64(values: &[i64], _effort: Effort) -> (Encoding, Vec<u8>) {
+/// The bytes of a column of integers, 1 to [`COLUMN_VALUE_COUNT_MAX`] of them. It cannot fail.
+pub(crate) fn encode_i64(values: &[i64], _effort: Effort) -> (Encoding, Vec<u8>) {
+    assert_count(values.len());
     if values.iter().all(|value| *value == values[0]) {
         return (Encoding::Constant, Vec::new());
     }
     let mut out = Vec::new();
     frame_of_reference::encode(values, &mut out);
     smaller_or_raw(Some((Encoding::FrameOfReference, out)), values.iter().map(|value| *value as u64))
+}
+
+fn assert_count(count: usize) {
+    assert!((1..=COLUMN_VALUE_COUNT_MAX).contains(&count), "a column of {count} values is encoded");
 }
 
 fn smaller_or_raw(
@@ -159,12 +95,41 @@ fn smaller_or_raw(
     }
 }
 
-fn encode_bytes<'a>(strings: impl Iterator<Item = &'a [u8]> + Clone) -> (Encoding, Vec<u8>) {
+/// The bytes of a column of 1 to [`COLUMN_VALUE_COUNT_MAX`] byte strings. It cannot fail.
+pub(crate) fn encode_bytes<'a>(
+    strings: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+) -> (Encoding, Vec<u8>) {
+    assert_count(strings.len());
     let mut plain = Vec::new();
     text::encode_plain(strings.clone(), &mut plain);
     let mut compressed = Vec::new();
     text::encode_compressed(strings, &mut compressed);
     if compressed.len() < plain.len() { (Encoding::Lz4, compressed) } else { (Encoding::Plain, plain) }
+}
+
+/// The bytes of times that strictly rise. They begin with the number of their encoding.
+pub(crate) fn encode_times(times: &[i64], _effort: Effort) -> Vec<u8> {
+    assert_count(times.len());
+    let mut out = vec![Encoding::FrameOfReference as u8];
+    frame_of_reference::encode(times, &mut out);
+    out
+}
+
+/// Appends the `count` times in `bytes` to `out`. Whether they rise is for the caller to see.
+///
+/// # Errors
+/// `Corruption` when the bytes are no such column; `out` may then hold some times more.
+pub(crate) fn decode_times(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Result<()> {
+    let Some((number, bytes)) = bytes.split_first() else {
+        return Err(Error::corrupt("a time column of no bytes"));
+    };
+    match Encoding::from_number(*number) {
+        Some(encoding @ Encoding::FrameOfReference) => {
+            check_count(count)?;
+            decode_i64(encoding, count, bytes, 0, out)
+        }
+        _ => Err(Error::corrupt(format!("encoding {number} does not occur with times"))),
+    }
 }
 
 /// Appends the `count` values in `bytes` to `out`. `constant` is the value of a constant column; other
@@ -182,9 +147,7 @@ pub(crate) fn decode(
     constant: ValueRef<'_>,
     out: &mut Column,
 ) -> Result<()> {
-    if count == 0 || count > COLUMN_VALUE_COUNT_MAX {
-        return Err(Error::corrupt(format!("a column of {count} values")));
-    }
+    check_count(count)?;
     match (out, constant) {
         (Column::F64(out), ValueRef::F64(constant)) => decode_f64(encoding, count, bytes, constant, out),
         (Column::I64(out), ValueRef::I64(constant)) => decode_i64(encoding, count, bytes, constant, out),
@@ -194,6 +157,13 @@ pub(crate) fn decode(
             other => Err(wrong_encoding(other)),
         },
         _ => Err(Error::corrupt("a column of another type")),
+    }
+}
+
+fn check_count(count: usize) -> Result<()> {
+    match count {
+        1..=COLUMN_VALUE_COUNT_MAX => Ok(()),
+        _ => Err(Error::corrupt(format!("a column of {count} values"))),
     }
 }
 

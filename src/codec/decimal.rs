@@ -36,6 +36,11 @@ pub(crate) fn from_integer(integer: i64, exponent: u8) -> f64 {
     integer as f64 / POWERS[usize::from(exponent)]
 }
 
+/// The integer that comes closest to `value` at `exponent`.
+pub(crate) fn nearest_integer(value: f64, exponent: u8) -> i64 {
+    nearest(value, POWERS[usize::from(exponent)])
+}
+
 /// Rounded half away from zero; saturates. What it gives for NaN and the like is found out by comparing.
 #[inline]
 fn nearest(value: f64, power: f64) -> i64 {

@@ -142,6 +142,102 @@ fn significand(value: f64) -> u64 {
     value.to_bits() & ((1 << MANTISSA_BITS) - 1) | 1 << MANTISSA_BITS
 }
 
+/// Most terms that are added at one [`Scale`].
+const SCALE_TERM_COUNT_MAX: usize = 1 << 11;
+/// Widest span of exponents at one scale: 53 bits, the span, 11 bits for the count and the sign fit 128.
+const SCALE_SPAN_MAX: u32 = 128 - 1 - 11 - (MANTISSA_BITS + 1);
+
+/// A unit of which all values of one column are multiples, so that they add as 128-bit integers. Faster
+/// than [`ExactSum`] where the column is known, and with the same result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    exponent_min: u32,
+}
+
+impl Scale {
+    /// The scale of `values`, of which there are 1 to 2,048, if their exponents lie close enough; and the
+    /// smallest and largest value, -0.0 below 0.0. `None` when one is not finite.
+    pub(crate) fn of(values: &[f64]) -> Option<(Option<Scale>, f64, f64)> {
+        let (mut low, mut high) = (i64::MAX, i64::MIN);
+        let mut exponent_min = EXPONENT_FIELD_MAX;
+        let mut exponent_max = 0;
+        for value in values {
+            let key = order_key(*value);
+            low = low.min(key);
+            high = high.max(key);
+            // A zero has no exponent; it takes the largest, which makes no scale finer.
+            let exponent = exponent_field(*value);
+            let finest = if *value == 0.0 { EXPONENT_FIELD_MAX } else { exponent };
+            exponent_min = exponent_min.min(finest);
+            exponent_max = exponent_max.max(exponent);
+        }
+        if exponent_max == EXPONENT_FIELD_MAX {
+            return None;
+        }
+        // Subnormals have another significand; nobody's metrics need them to be fast.
+        let fits = exponent_min > 0
+            && exponent_max.saturating_sub(exponent_min) <= SCALE_SPAN_MAX
+            && values.len() <= SCALE_TERM_COUNT_MAX;
+        // Zeros alone leave the largest; any exponent will do for them.
+        let exponent_min = exponent_min.min(exponent_max.max(1));
+        let scale = fits.then_some(Scale { exponent_min });
+        Some((scale, from_order_key(low), from_order_key(high)))
+    }
+
+    /// `value`, which the scale was made of, in units.
+    #[inline]
+    pub(crate) fn units(self, value: f64) -> i128 {
+        // A zero may lie below the smallest exponent; its significand is cleared.
+        let shift = exponent_field(value).saturating_sub(self.exponent_min);
+        let significand = if value == 0.0 { 0 } else { significand(value) };
+        let magnitude = i128::from(significand) << shift;
+        let sign = -i128::from(value.is_sign_negative());
+        (magnitude ^ sign) - sign
+    }
+
+    /// The sum of so many units.
+    pub(crate) fn sum(self, units: i128) -> ExactSum {
+        let mut sum = ExactSum::new();
+        let unit_exponent = self.exponent_min as i32 - 1075;
+        let mut rest = units.unsigned_abs();
+        let mut place = 0;
+        while rest != 0 {
+            // 52 bits at a time are exact as doubles, and so is scaling them, in two steps for the range.
+            let part = (rest & ((1 << MANTISSA_BITS) - 1)) as f64;
+            let part = if units < 0 { -part } else { part };
+            add_scaled(&mut sum, part, unit_exponent + place);
+            rest >>= MANTISSA_BITS;
+            place += MANTISSA_BITS as i32;
+        }
+        sum
+    }
+}
+
+/// Adds `part * 2^exponent`, a multiple of the smallest double; beyond the largest, in two terms.
+fn add_scaled(sum: &mut ExactSum, part: f64, exponent: i32) {
+    let scaled = part * power_of_two(exponent / 2) * power_of_two(exponent - exponent / 2);
+    if scaled.is_finite() {
+        sum.add(scaled);
+    } else {
+        sum.wide.get_or_insert_default().add_at(part as i128, (exponent + 1074) as u32);
+    }
+}
+
+/// 2 to a power within the range of normal doubles.
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((exponent + 1023) as u64) << MANTISSA_BITS)
+}
+
+/// A number that orders as the doubles do, -0.0 below 0.0.
+fn order_key(value: f64) -> i64 {
+    let bits = value.to_bits() as i64;
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
+}
+
+fn from_order_key(key: i64) -> f64 {
+    f64::from_bits((key ^ ((key >> 63) as u64 >> 1) as i64) as u64)
+}
+
 const LIMB_BITS: u32 = 32;
 const LIMB_MASK: i64 = (1 << LIMB_BITS) - 1;
 /// Bits from 2^-1074 to 2^1024, and 64 more for the growth of up to 2^64 terms.
@@ -352,7 +448,42 @@ mod tests {
         prop_oneof![any_finite(), -1e6..1e6, (-1000i32..1000).prop_map(f64::from)]
     }
 
+    #[track_caller]
+    fn check_scale(values: &[f64]) {
+        let (scale, min, max) = Scale::of(values).unwrap();
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        assert_eq!(min.to_bits(), sorted[0].to_bits());
+        assert_eq!(max.to_bits(), sorted[sorted.len() - 1].to_bits());
+        if let Some(scale) = scale {
+            let units = values.iter().map(|value| scale.units(*value)).sum();
+            assert_eq!(scale.sum(units).to_pair(), sum_of(values).to_pair(), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_scale_adds_the_same() {
+        check_scale(&[0.0, -0.0, 0.0]);
+        check_scale(&[0.0, 1.5, -2.25]);
+        check_scale(&[0.1, 0.2, 1e15, -1e-3]);
+        check_scale(&[f64::MAX, f64::MAX / 3.0, -f64::MAX]);
+        check_scale(&[f64::MAX; 2000]);
+        check_scale(&[f64::MIN_POSITIVE, 3.0 * f64::MIN_POSITIVE]);
+        check_scale(&[5e-324, 0.0]);
+        check_scale(&[5e-324, 5e-324]);
+        check_scale(&[1.0, 2f64.powi(63)]);
+        check_scale(&[1.0, 2f64.powi(64)]);
+        assert!(Scale::of(&[1.0, f64::NAN]).is_none());
+        assert!(Scale::of(&[f64::NEG_INFINITY, 1.0]).is_none());
+        assert!(Scale::of(&[0.1; 2000]).unwrap().0.is_some());
+    }
+
     proptest! {
+        #[test]
+        fn any_scale_adds_the_same(values in prop::collection::vec(usual(), 1..50)) {
+            check_scale(&values);
+        }
+
         #[test]
         fn order_and_grouping_do_not_matter(mut values in prop::collection::vec(usual(), 0..50), at in 0usize..50) {
             let expected = sum_of(&values).round();
