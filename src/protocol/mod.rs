@@ -13,6 +13,7 @@
 //! | [`number`] | floats and decimal times as text | |
 //! | `line` | InfluxDB line protocol | `server` or `cli` |
 //! | `statsd` | StatsD and DogStatsD lines | `server` or `cli` |
+//! | `remote_read` | Prometheus remote read: samples and streamed chunks | `server` |
 //! | `remote_write` | Prometheus remote write 1.0 and 2.0 | `server` |
 
 #[cfg(feature = "server")]
@@ -24,6 +25,8 @@ pub mod line;
 pub mod number;
 #[cfg(feature = "server")]
 mod protobuf;
+#[cfg(feature = "server")]
+pub mod remote_read;
 #[cfg(feature = "server")]
 pub mod remote_write;
 #[cfg(any(feature = "server", feature = "cli"))]

@@ -183,6 +183,34 @@ pub(crate) fn take_short<'a>(rest: &mut &'a str, number: u8) -> Option<&'a str> 
     Some(field)
 }
 
+/// Appends a varint.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+/// Appends a field with bytes, a string or a message.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_varint(out, u64::from(number << 3 | 2));
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a double, zeros of either sign included.
+pub(crate) fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+    put_varint(out, u64::from(number << 3 | 1));
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Appends an integer or enum in two's complement, zero included.
+pub(crate) fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
+    put_varint(out, u64::from(number << 3));
+    put_varint(out, value.cast_unsigned());
+}
+
 #[cold]
 pub(crate) fn malformed(reason: &str) -> Error {
     Error::invalid_input(format!("malformed protobuf: {reason}"))
