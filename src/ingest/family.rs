@@ -1,5 +1,6 @@
 //! Instruments by tag set, and what families and single instruments share when they are read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use parking_lot::RwLock;
 use crate::error::{Error, Result};
 use crate::ingest::description::{check_label_names, check_series};
 use crate::ingest::{Description, FamilySample, MetricFamily};
+use crate::model::MetricKind;
 use crate::model::sealed::Sealed;
-use crate::model::{Metadata, MetricKind};
 
 /// Most children of one family. More means that a label holds something unbounded.
 pub const FAMILY_CHILD_COUNT_MAX: usize = 100_000;
@@ -64,15 +65,18 @@ pub struct Labels<'a> {
 impl Labels<'_> {
     /// A sample of the family's name and `suffix`.
     pub(super) fn sample(&self, suffix: &str, value: f64) -> FamilySample {
-        let tags = self.keys.iter().cloned().zip(self.values.iter().cloned()).collect();
-        FamilySample { name: format!("{}{suffix}", self.name), tags, value }
+        let owned = |text: &String| Cow::Owned(text.clone());
+        let tags = self.keys.iter().map(owned).zip(self.values.iter().map(owned)).collect();
+        FamilySample { name: format!("{}{suffix}", self.name).into(), tags, value, ..FamilySample::default() }
     }
 }
 
 fn empty_family(description: &Description, kind: MetricKind) -> MetricFamily {
     MetricFamily {
-        name: description.name.clone(),
-        metadata: Metadata { kind, unit: description.unit.clone(), help: description.help.clone() },
+        name: description.name.clone().into(),
+        kind,
+        unit: description.unit.clone().into(),
+        help: description.help.clone().into(),
         samples: Vec::new(),
     }
 }
@@ -274,11 +278,11 @@ mod tests {
         c.labels(["get", "/b"]).unwrap().inc();
         c.labels(["get", "/a"]).unwrap().inc();
         let read = c.collect();
-        let values: Vec<&str> = read.samples.iter().map(|s| s.tags[1].1.as_str()).collect();
+        let values: Vec<&str> = read.samples.iter().map(|s| s.tags[1].1.as_ref()).collect();
         assert_eq!(values, ["/a", "/b", "/"]);
         assert_eq!(read.samples[2].name, "my_requests_total");
         assert_eq!(read.samples[2].value, 2.0);
-        assert_eq!((read.name.as_str(), read.metadata.kind), ("my_requests", MetricKind::Counter));
+        assert_eq!((read.name.as_ref(), read.kind), ("my_requests", MetricKind::Counter));
     }
 
     #[test]
@@ -312,7 +316,7 @@ mod tests {
         let h = Histogram::family_with_buckets("h", "", ["op"], [1.0]).unwrap();
         h.labels(["read"]).unwrap().observe(0.5);
         let read = h.collect();
-        let shown: Vec<_> = read.samples.iter().map(|s| (s.name.as_str(), s.tags.len(), s.value)).collect();
+        let shown: Vec<_> = read.samples.iter().map(|s| (s.name.as_ref(), s.tags.len(), s.value)).collect();
         assert_eq!(
             shown,
             [("h_bucket", 2, 1.0), ("h_bucket", 2, 1.0), ("h_count", 1, 1.0), ("h_sum", 1, 0.5)]

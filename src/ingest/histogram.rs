@@ -249,7 +249,7 @@ impl Instrument for Histogram {
         let read = self.value();
         for (bound, count) in self.0.buckets.texts.iter().zip(read.cumulative()) {
             let mut sample = labels.sample("_bucket", count as f64);
-            sample.tags.push((BUCKET_KEY.to_owned(), bound.clone()));
+            sample.tags.push((BUCKET_KEY.into(), bound.clone().into()));
             out.push(sample);
         }
         out.push(labels.sample("_count", read.count as f64));
@@ -333,7 +333,7 @@ mod tests {
     fn bounds_are_written_as_prometheus_3_does() {
         let h = Histogram::with_buckets("h", "", [0.005, 1.0, 1e6, f64::INFINITY]).unwrap();
         let bounds: Vec<String> =
-            h.collect().samples.iter().filter_map(|s| Some(s.tags.last()?.1.clone())).collect();
+            h.collect().samples.iter().filter_map(|s| Some(s.tags.last()?.1.to_string())).collect();
         assert_eq!(bounds, ["0.005", "1.0", "1e+06", "+Inf"]);
     }
 }

@@ -13,7 +13,6 @@ mod now;
 mod push;
 mod registry;
 mod sink;
-mod snapshot;
 mod statsd_client;
 mod statsd_socket;
 mod stripe;
@@ -31,7 +30,13 @@ pub use histogram::{BUCKET_COUNT_MAX, DEFAULT_BUCKETS, Histogram, HistogramValue
 pub use push::{MetricsLogger, NamedInstrument};
 pub use registry::{Registry, RegistryWriter};
 pub use sink::{Point, Refused, Sink};
-pub use snapshot::{FamilySample, MetricFamily};
 pub use statsd_client::{StatsdClient, StatsdCounts};
 pub use summary::{Summary, SummaryValue};
 pub use timer::{Observe, Timer};
+
+/// A metric with all its samples at the moment of a snapshot, as it is exposed.
+///
+/// Its name has no suffix; its samples' names have `_total`, `_count`, `_sum` or `_bucket` where it belongs.
+pub type MetricFamily = crate::protocol::exposition::Family<'static>;
+/// One value of a [`MetricFamily`].
+pub type FamilySample = crate::protocol::exposition::Sample<'static>;

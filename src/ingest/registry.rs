@@ -15,6 +15,7 @@ use crate::ingest::now::Stamper;
 use crate::ingest::sink::{Refused, Sink, describe_all, points_of, write_caught};
 use crate::ingest::{Counter, Gauge, Histogram, MetricFamily, Summary};
 use crate::model::MetricKind;
+use crate::protocol::exposition::{Format, Names, write_page};
 
 /// A set of instruments and families, no two of which expose a series of the same name.
 ///
@@ -33,8 +34,11 @@ use crate::model::MetricKind;
 ///
 /// let families = registry.gather();
 /// assert_eq!(families[0].name, "jobs");
-/// assert_eq!(families[0].samples[0].tags, [("outcome".to_owned(), "ok".to_owned())]);
+/// assert_eq!(families[0].samples[0].tag("outcome"), Some("ok"));
 /// assert_eq!(families[1].samples[0].value, 3.0);
+///
+/// let page = registry.expose();
+/// assert!(page.contains("# HELP jobs_total Jobs done\n# TYPE jobs_total counter\njobs_total{outcome=\"ok\"} 1\n"));
 /// # Ok::<(), icecore::Error>(())
 /// ```
 #[derive(Clone, Default)]
@@ -121,6 +125,20 @@ impl Registry {
         // Copied out first, so that no lock is held while the host's code runs.
         let collectors: Vec<_> = self.0.lock().collectors.values().cloned().collect();
         collectors.iter().map(|collector| collector.collect()).collect()
+    }
+
+    /// All families as a page in the text format of Prometheus, version 0.0.4. What is not in its alphabet of names
+    /// is written as `_`.
+    pub fn expose(&self) -> String {
+        self.expose_as(Format::Text, Names::Underscores)
+    }
+
+    /// All families as a page in the format and with the names that were negotiated
+    /// ([`Format::from_accept`]).
+    pub fn expose_as(&self, format: Format, names: Names) -> String {
+        let mut page = String::new();
+        write_page(&self.gather(), format, names, &mut page);
+        page
     }
 
     /// Writes all samples into `sink` every `interval`, and once more when the writer is stopped or dropped.
@@ -251,6 +269,26 @@ mod tests {
         refused(registry.gauge("s_sum", ""), "has a series s_sum");
         registry.gauge("s_bucket", "").unwrap();
         refused(Counter::new("s_bucket", "").and_then(|c| registry.register(c)), "has a series s_bucket");
+    }
+
+    #[test]
+    fn a_page_is_as_the_python_client_writes_it() {
+        let registry = Registry::new();
+        registry.counter("Counter", "Counts").unwrap().inc();
+        registry.gauge("Gauge", "").unwrap().set(42);
+        registry.summary("dotted.name", "a\nb").unwrap().observe(4.7);
+        let histogram = Histogram::with_buckets("h", "", [0.005, 1.0]).unwrap();
+        histogram.observe(1);
+        registry.register(histogram).unwrap();
+        let expected = "# HELP Counter_total Counts\n# TYPE Counter_total counter\nCounter_total 1\n\
+            # TYPE Gauge gauge\nGauge 42\n\
+            # HELP dotted_name a\\nb\n# TYPE dotted_name summary\ndotted_name_count 1\ndotted_name_sum 4.7\n\
+            # TYPE h histogram\nh_bucket{le=\"0.005\"} 0\nh_bucket{le=\"1.0\"} 1\nh_bucket{le=\"+Inf\"} 1\n\
+            h_count 1\nh_sum 1\n";
+        assert_eq!(registry.expose(), expected);
+        let page = registry.expose_as(Format::OpenMetrics, Names::Utf8);
+        assert!(page.starts_with("# HELP Counter Counts\n# TYPE Counter counter\nCounter_total 1"), "{page}");
+        assert!(page.contains("{\"dotted.name_count\"} 1") && page.ends_with("# EOF\n"), "{page}");
     }
 
     #[test]

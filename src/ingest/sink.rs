@@ -100,7 +100,8 @@ pub(super) fn points_of(
     let mut points = Vec::new();
     for sample in families.iter().flat_map(|family| &family.samples) {
         let own = sample.tags.iter().filter(|(key, _)| over.iter().all(|(covered, _)| covered != key));
-        let tags = own.chain(over).map(|(key, value)| (key, value));
+        let own = own.map(|(key, value)| (key.as_ref(), value.as_ref()));
+        let tags = own.chain(over.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         points.push(Point { key: SeriesKey::new(&sample.name, tags)?, time, value: sample.value });
     }
     Ok(points)
@@ -109,8 +110,8 @@ pub(super) fn points_of(
 /// Tells `sink` what `families` mean. A counter is described under the name of its series.
 pub(super) fn describe_all(sink: &dyn Sink, families: &[MetricFamily]) {
     for family in families {
-        let suffix = if family.metadata.kind == MetricKind::Counter { "_total" } else { "" };
-        sink.describe(&format!("{}{suffix}", family.name), &family.metadata);
+        let suffix = if family.kind == MetricKind::Counter { "_total" } else { "" };
+        sink.describe(&format!("{}{suffix}", family.name), &family.metadata());
     }
 }
 
@@ -164,10 +165,9 @@ pub(super) mod tests {
     #[test]
     fn tags_laid_over_win_and_empty_ones_remove() {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let tags = vec![pair("step", "0"), pair("pod", "h"), pair("gone", "x")];
-        let sample = FamilySample { name: "loss".to_owned(), tags, value: 0.2 };
-        let family =
-            MetricFamily { name: "loss".to_owned(), metadata: Metadata::default(), samples: vec![sample] };
+        let tags = vec![("step".into(), "0".into()), ("pod".into(), "h".into()), ("gone".into(), "x".into())];
+        let sample = FamilySample { name: "loss".into(), tags, value: 0.2, ..FamilySample::default() };
+        let family = MetricFamily { name: "loss".into(), samples: vec![sample], ..MetricFamily::default() };
         let over = [pair("job", "train"), pair("step", "1"), pair("gone", "")];
         let points = points_of(&[family], &over, Timestamp::from_nanos(7)).unwrap();
         assert_eq!(points[0].key.to_string(), r#"loss{job="train",pod="h",step="1"}"#);

@@ -495,12 +495,13 @@ mod tests {
             clock.advance(Duration::from_secs(1));
             std::thread::yield_now();
         }
+        client.increment("c", 4, [("model", "v1")]);
         client.timing("t", Duration::from_millis(20), NONE);
         let counts = client.counts();
-        assert_eq!((counts.sent, counts.invalid, counts.sink_refused), (3, 2, 1));
+        assert_eq!((counts.sent, counts.invalid, counts.sink_refused), (4, 2, 1));
         drop(client);
         let shown = sink.shown();
-        assert!(shown.contains(&r#"c{model="v1"} 3"#.to_owned()), "{shown:?}");
+        assert!(shown.contains(&r#"c{model="v1"} 7"#.to_owned()), "{shown:?}");
         assert!(shown.contains(&r#"t_bucket{le="0.025"} 1"#.to_owned()), "{shown:?}");
         assert!(shown.contains(&r#"t_bucket{le="0.01"} 0"#.to_owned()), "{shown:?}");
     }
