@@ -141,6 +141,13 @@ impl Error {
         self
     }
 
+    /// The same error, said to have happened in `path`.
+    #[must_use]
+    pub(crate) fn in_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.path = Some(path.into());
+        self
+    }
+
     /// The same error with `context: ` put before its message.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {

@@ -11,10 +11,14 @@ mod error;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 pub mod fs;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod head;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;
 pub mod ingest;
 mod model;
 pub mod protocol;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod wal;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use env::Env;
