@@ -13,6 +13,7 @@
 //! | [`number`] | floats and decimal times as text | |
 //! | `line` | InfluxDB line protocol | `server` or `cli` |
 //! | `statsd` | StatsD and DogStatsD lines | `server` or `cli` |
+//! | `metric_family` | pushed metrics as delimited protobuf | `server` |
 //! | `otlp` | OTLP metrics, protobuf and JSON | `server` |
 //! | `remote_read` | Prometheus remote read: samples and streamed chunks | `server` |
 //! | `remote_write` | Prometheus remote write 1.0 and 2.0 | `server` |
@@ -23,6 +24,8 @@ pub mod exposition;
 pub mod label;
 #[cfg(any(feature = "server", feature = "cli"))]
 pub mod line;
+#[cfg(feature = "server")]
+pub mod metric_family;
 pub mod number;
 #[cfg(feature = "server")]
 pub mod otlp;

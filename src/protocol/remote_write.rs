@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::model::{Metadata, MetricKind, NAME_KEY, Timestamp};
-use crate::protocol::label::{BUCKET_KEY, QUANTILE_KEY, normalize_bound};
+use crate::protocol::label::normalize_tag;
 use crate::protocol::protobuf::{Fields, Wire, malformed, take_short, take_varint};
 
 /// Which message a body holds.
@@ -359,10 +359,8 @@ impl<'a> Labels<'a> {
             }
         }
         for (key, value) in &mut self.tags {
-            if (*key == BUCKET_KEY || *key == QUANTILE_KEY)
-                && let Cow::Borrowed(text) = *value
-            {
-                *value = normalize_bound(text);
+            if let Cow::Borrowed(text) = *value {
+                *value = normalize_tag(self.name, key, text);
             }
         }
         Ok(())
