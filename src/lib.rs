@@ -15,6 +15,8 @@ mod head;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;
 pub mod ingest;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod manifest;
 mod model;
 pub mod protocol;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]

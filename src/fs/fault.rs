@@ -96,6 +96,8 @@ pub enum FaultKind {
     /// A write that writes half of its bytes and then finds no space, a read that finds half of its bytes.
     /// Other calls: as [`FaultKind::Io`].
     Short,
+    /// The call does nothing at all, and a sync loses nothing: the machine is about to crash. Make it sticky.
+    Stop,
 }
 
 /// A failure to come.
@@ -186,6 +188,7 @@ fn injected(call: Call, path: &Path, kind: FaultKind) -> Error {
         FaultKind::Short if call == Call::Write => {
             io::Error::new(io::ErrorKind::StorageFull, "short write (injected)")
         }
+        FaultKind::Stop => io::Error::other("the machine stopped (injected)"),
         FaultKind::Io | FaultKind::Short => io::Error::other("input/output error (injected)"),
     };
     Error::io(&format!("{call:?}").to_lowercase(), path, source)
@@ -305,7 +308,9 @@ impl WriteFile for FaultFile<dyn WriteFile> {
         let Some(kind) = self.fs.next(Call::Sync) else {
             return self.file.sync();
         };
-        self.file.lose_unsynced();
+        if kind != FaultKind::Stop {
+            self.file.lose_unsynced();
+        }
         Err(injected(Call::Sync, self.path(), kind))
     }
 

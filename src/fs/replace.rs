@@ -12,6 +12,14 @@ use crate::fs::{Fs, WriteFile, name};
 /// # Errors
 /// `Io`. Then the name means the old file or the new one, and after a power cut either.
 pub(crate) fn replace(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> Result<Arc<dyn WriteFile>> {
+    let file = prepare(fs, dir, name, bytes)?;
+    publish(fs, dir, name)?;
+    Ok(file)
+}
+
+/// The first half: `bytes` are on the device under the temporary name. When it fails, nothing has happened to
+/// the file of this name, and it can be tried again, since that makes another file.
+pub(crate) fn prepare(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> Result<Arc<dyn WriteFile>> {
     let temporary = dir.join(name::temporary(name));
     // Left by a crash between create and rename.
     match fs.remove(&temporary) {
@@ -19,11 +27,19 @@ pub(crate) fn replace(fs: &dyn Fs, dir: &Path, name: &str, bytes: &[u8]) -> Resu
         _ => {}
     }
     let file = fs.create(&temporary)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
-    fs.rename(&temporary, &dir.join(name))?;
-    fs.sync_dir(dir)?;
+    let written = file.write_at(bytes, 0).and_then(|()| file.sync());
+    if let Err(error) = written {
+        // It holds room that a full disk lacks; the next try would remove it as well.
+        let _ = fs.remove(&temporary);
+        return Err(error);
+    }
     Ok(file)
+}
+
+/// The second half: the temporary file takes the name.
+pub(crate) fn publish(fs: &dyn Fs, dir: &Path, name: &str) -> Result<()> {
+    fs.rename(&dir.join(name::temporary(name)), &dir.join(name))?;
+    fs.sync_dir(dir)
 }
 
 #[cfg(test)]
@@ -43,7 +59,7 @@ mod tests {
                 replace(&disk, dir, "file", &[1; 3000]).unwrap();
 
                 let fault = FaultFs::new(Arc::new(disk.clone()));
-                fault.inject(Fault { call: Call::Any, nth, kind: FaultKind::Io, sticky: true });
+                fault.inject(Fault { call: Call::Any, nth, kind: FaultKind::Stop, sticky: true });
                 let result = replace(&fault, dir, "file", &[2; 4000]);
                 let after = disk.crash(Crash::PowerCut);
                 let bytes = after.open(&dir.join("file")).unwrap().read_all().unwrap();

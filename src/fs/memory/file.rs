@@ -194,7 +194,7 @@ mod tests {
         assert!(seen.contains(&state(0, 0, 0)), "a size without data");
         assert!(seen.contains(&state(0, 3, 3)), "the later write without the earlier one");
         assert!(seen.contains(&state(2, 3, 0)), "torn inside one write");
-        assert!(seen.contains(&state(2, 0, 0)[..1024].to_vec()), "a prefix");
+        assert!(seen.contains(&state(2, 0, 0)[..1024]), "a prefix");
         assert!(seen.iter().all(|bytes| bytes.starts_with(&[1; 512])), "what was synced is there");
     }
 
