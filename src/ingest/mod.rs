@@ -9,8 +9,12 @@ mod description;
 mod family;
 mod gauge;
 mod histogram;
+#[cfg(feature = "client")]
+mod http;
 mod now;
 mod push;
+#[cfg(feature = "client")]
+mod pushgateway;
 mod registry;
 mod sink;
 mod statsd_client;
@@ -18,6 +22,8 @@ mod statsd_socket;
 mod stripe;
 mod summary;
 mod timer;
+#[cfg(feature = "client")]
+mod ubiops_sink;
 
 pub use crate::model::MetricKind;
 pub use aggregate::{Aggregator, NotTaken, Update};

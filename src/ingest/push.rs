@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ingest::now::Stamper;
+#[cfg(feature = "client")]
+use crate::ingest::pushgateway::Pushgateway;
 use crate::ingest::sink::{Sink, describe_all, points_of};
 use crate::ingest::{Counter, Gauge, Histogram, MetricKind, Registry, Summary};
 use crate::model::SeriesKey;
@@ -62,6 +64,8 @@ pub struct MetricsLogger {
 enum Target {
     Nowhere,
     Sink(Box<dyn Sink>),
+    #[cfg(feature = "client")]
+    Gateway(Pushgateway),
 }
 
 /// An instrument of a [`MetricsLogger`], whatever its type.
@@ -114,6 +118,19 @@ impl MetricsLogger {
     pub fn to_sink(mut self, sink: impl Sink + 'static) -> Self {
         self.target = Target::Sink(Box::new(sink));
         self
+    }
+
+    /// The same logger, pushing to a Pushgateway, ours among them, at `address` (`host:port` or a URL).
+    ///
+    /// Each push replaces what the gateway holds of this job and grouping key. It stamps the samples itself, and lays
+    /// job and grouping key over their tags. Names outside of `[a-zA-Z0-9_:]` are sent with `_`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a wrong address, or a grouping key outside of `[a-zA-Z_][a-zA-Z0-9_]*`.
+    #[cfg(feature = "client")]
+    pub fn to_gateway(mut self, address: &str) -> Result<Self> {
+        self.target = Target::Gateway(Pushgateway::new(address, &self.tags)?);
+        Ok(self)
     }
 
     /// The same logger, taking the time of pushes from `env`.
@@ -229,6 +246,8 @@ impl MetricsLogger {
                 describe_all(&**sink, &families);
                 sink.write(&points).map_err(|refused| refused.error)
             }
+            #[cfg(feature = "client")]
+            Target::Gateway(gateway) => gateway.put(&families),
         }
     }
 

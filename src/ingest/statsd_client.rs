@@ -493,7 +493,8 @@ mod tests {
         sink.refuse(Error::busy("first"), None);
         while client.counts().sink_refused == 0 {
             clock.advance(Duration::from_secs(1));
-            std::thread::yield_now();
+            // The thread looks at a clock that is moved by hand every millisecond.
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         client.increment("c", 4, [("model", "v1")]);
         client.timing("t", Duration::from_millis(20), NONE);
