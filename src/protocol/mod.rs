@@ -8,6 +8,7 @@
 //! | module | format | features |
 //! |---|---|---|
 //! | `body` | request bodies decompressed within a bound | `server` |
+//! | `csv` | rows of CSV files | `cli` |
 //! | [`exposition`] | text format 0.0.4 and OpenMetrics: writing; reading with `server` or `cli` | |
 //! | [`label`] | rules for tags and bucket bounds that several formats share | |
 //! | [`number`] | floats and decimal times as text | |
@@ -20,6 +21,8 @@
 
 #[cfg(feature = "server")]
 pub mod body;
+#[cfg(feature = "cli")]
+pub mod csv;
 pub mod exposition;
 pub mod label;
 #[cfg(any(feature = "server", feature = "cli"))]
