@@ -1,6 +1,8 @@
 //! Embedded time-series storage engine: exact, compressed, crash-safe history of metrics, sessions
 //! and events on local disk.
 
+#[allow(dead_code, unused_imports, reason = "the layers above take it into use one by one")]
+mod block;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod chunk;
 mod clock;
@@ -22,6 +24,7 @@ pub mod protocol;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod wal;
 
+pub use block::ReadMode;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};

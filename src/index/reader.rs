@@ -113,6 +113,11 @@ impl Index {
         self.symbols.len()
     }
 
+    /// The rank of the tag `key`=`value`, or of the key when `value` is `None`.
+    pub(crate) fn rank(&self, key: &str, value: Option<&str>) -> Option<u32> {
+        self.symbols.rank(key, value)
+    }
+
     /// The text of a symbol and the ordinals of the series that carry it; for verification.
     pub(crate) fn symbol(&self, rank: u32) -> Result<(Vec<u8>, Vec<u32>)> {
         let mut text = Vec::new();

@@ -77,13 +77,14 @@ impl IndexWriter {
         let tags = interner.into_sorted();
         let mut symbols: Vec<Box<[u8]>> = Vec::with_capacity(tags.len() + 64);
         let mut rank_of_id = vec![0; tags.len()];
-        let mut keys: Vec<Box<[u8]>> =
-            tags.iter().map(|(text, _)| key_of(text)).fold(Vec::new(), |mut keys, key| {
-                if keys.last().is_none_or(|last: &Box<[u8]>| **last != *key) {
-                    keys.push(key.into());
-                }
-                keys
-            });
+        // The same key comes many times in a row, before the few keys are sorted.
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        for (text, _) in &tags {
+            let key = key_of(text);
+            if keys.last().is_none_or(|last| **last != *key) {
+                keys.push(key.into());
+            }
+        }
         keys.sort_unstable();
         keys.dedup();
         let mut keys = keys.into_iter().peekable();
