@@ -3,7 +3,7 @@
 //! Called by `chunk` for every page. The numbers in [`Encoding`] are on disk (`docs/format.md`, "Encodings").
 
 use crate::codec::varint::Reader;
-use crate::codec::{decimal, frame_of_reference, raw, text};
+use crate::codec::{decimal, frame_of_reference, pco, prefix, raw, text};
 use crate::error::{Error, Result};
 use crate::model::{Column, ValueRef};
 
@@ -20,6 +20,12 @@ pub(crate) enum Encoding {
     Raw = 2,
     /// Integers, or doubles as decimals, in patched frame of reference.
     FrameOfReference = 3,
+    /// The same integers in a prefix code of the page's own.
+    Prefix = 4,
+    /// The same integers by pco.
+    Pco = 5,
+    /// Doubles by pco, directly.
+    PcoDoubles = 6,
     /// Byte strings as they are.
     Plain = 7,
     /// Byte strings compressed by LZ4.
@@ -33,12 +39,24 @@ impl Encoding {
             1 => Some(Encoding::Constant),
             2 => Some(Encoding::Raw),
             3 => Some(Encoding::FrameOfReference),
+            4 => Some(Encoding::Prefix),
+            5 => Some(Encoding::Pco),
+            6 => Some(Encoding::PcoDoubles),
             7 => Some(Encoding::Plain),
             8 => Some(Encoding::Lz4),
             _ => None,
         }
     }
 }
+
+/// pco is tried for columns of at least this many values; its tables cost more than it saves below.
+const PCO_VALUE_COUNT_MIN: usize = 256;
+/// In percent: a frame of reference is taken whenever it is smaller than what is there.
+const EVEN_SHARE: usize = 100;
+/// In percent: a prefix code decodes somewhat slower, so it must save something.
+const PREFIX_SHARE_MAX: usize = 97;
+/// In percent: pco decodes at a third of the speed, so it must save more.
+const PCO_SHARE_MAX: usize = 93;
 
 /// How much time encoding may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,49 +68,92 @@ pub(crate) enum Effort {
 }
 
 /// The bytes of a column of doubles, 1 to [`COLUMN_VALUE_COUNT_MAX`] of them. It cannot fail.
-pub(crate) fn encode_f64(values: &[f64], _effort: Effort) -> (Encoding, Vec<u8>) {
+pub(crate) fn encode_f64(values: &[f64], effort: Effort) -> (Encoding, Vec<u8>) {
     assert_count(values.len());
     let first = values[0].to_bits();
     if values.iter().all(|value| value.to_bits() == first) {
         return (Encoding::Constant, Vec::new());
     }
-    let mut best = None;
+    let mut best = raw_unless_smaller(values.len());
     if let Some(decimals) = decimal::Decimals::of(values) {
-        let mut out = Vec::new();
-        decimals.put_header(&mut out);
-        frame_of_reference::encode(&decimals.integers, &mut out);
-        best = Some((Encoding::FrameOfReference, out));
+        let mut header = Vec::new();
+        decimals.put_header(&mut header);
+        encode_integers(&decimals.integers, &header, effort, &mut best);
     }
-    smaller_or_raw(best, values.iter().map(|value| value.to_bits()))
+    if effort == Effort::Compact && values.len() >= PCO_VALUE_COUNT_MIN {
+        best.offer(Encoding::PcoDoubles, PCO_SHARE_MAX, || pco::encode(values));
+    }
+    best.take(values.iter().map(|value| value.to_bits()))
 }
 
 /// The bytes of a column of integers, 1 to [`COLUMN_VALUE_COUNT_MAX`] of them. It cannot fail.
-pub(crate) fn encode_i64(values: &[i64], _effort: Effort) -> (Encoding, Vec<u8>) {
+pub(crate) fn encode_i64(values: &[i64], effort: Effort) -> (Encoding, Vec<u8>) {
     assert_count(values.len());
     if values.iter().all(|value| *value == values[0]) {
         return (Encoding::Constant, Vec::new());
     }
-    let mut out = Vec::new();
-    frame_of_reference::encode(values, &mut out);
-    smaller_or_raw(Some((Encoding::FrameOfReference, out)), values.iter().map(|value| *value as u64))
+    let mut best = raw_unless_smaller(values.len());
+    encode_integers(values, &[], effort, &mut best);
+    best.take(values.iter().map(|value| *value as u64))
+}
+
+/// Offers the encodings of integers, each behind `header`.
+fn encode_integers(values: &[i64], header: &[u8], effort: Effort, best: &mut Best) {
+    best.offer(Encoding::FrameOfReference, EVEN_SHARE, || {
+        let mut out = header.to_vec();
+        frame_of_reference::encode(values, &mut out);
+        Some(out)
+    });
+    if effort == Effort::Flush {
+        return;
+    }
+    best.offer(Encoding::Prefix, PREFIX_SHARE_MAX, || {
+        let mut out = header.to_vec();
+        prefix::encode(values, &mut out).then_some(out)
+    });
+    if values.len() >= PCO_VALUE_COUNT_MIN {
+        best.offer(Encoding::Pco, PCO_SHARE_MAX, || {
+            let mut out = header.to_vec();
+            out.extend_from_slice(&pco::encode(values)?);
+            Some(out)
+        });
+    }
+}
+
+/// The best encoding so far.
+struct Best {
+    encoding: Encoding,
+    size: usize,
+    bytes: Vec<u8>,
+}
+
+fn raw_unless_smaller(count: usize) -> Best {
+    Best { encoding: Encoding::Raw, size: 8 * count, bytes: Vec::new() }
+}
+
+impl Best {
+    /// Takes another encoding when it needs at most this share (in percent) of the bytes so far, and less.
+    fn offer(&mut self, encoding: Encoding, share_max: usize, encode: impl FnOnce() -> Option<Vec<u8>>) {
+        if let Some(bytes) = encode()
+            && bytes.len() < self.size
+            && 100 * bytes.len() <= share_max * self.size
+        {
+            *self = Best { encoding, size: bytes.len(), bytes };
+        }
+    }
+
+    fn take(self, bits: impl Iterator<Item = u64>) -> (Encoding, Vec<u8>) {
+        if self.encoding != Encoding::Raw {
+            return (self.encoding, self.bytes);
+        }
+        let mut out = Vec::with_capacity(self.size);
+        raw::encode(bits, &mut out);
+        (Encoding::Raw, out)
+    }
 }
 
 fn assert_count(count: usize) {
     assert!((1..=COLUMN_VALUE_COUNT_MAX).contains(&count), "a column of {count} values is encoded");
-}
-
-fn smaller_or_raw(
-    best: Option<(Encoding, Vec<u8>)>,
-    bits: impl ExactSizeIterator<Item = u64>,
-) -> (Encoding, Vec<u8>) {
-    match best {
-        Some(best) if best.1.len() < 8 * bits.len() => best,
-        _ => {
-            let mut out = Vec::with_capacity(8 * bits.len());
-            raw::encode(bits, &mut out);
-            (Encoding::Raw, out)
-        }
-    }
 }
 
 /// The bytes of a column of 1 to [`COLUMN_VALUE_COUNT_MAX`] byte strings. It cannot fail.
@@ -108,10 +169,16 @@ pub(crate) fn encode_bytes<'a>(
 }
 
 /// The bytes of times that strictly rise. They begin with the number of their encoding.
-pub(crate) fn encode_times(times: &[i64], _effort: Effort) -> Vec<u8> {
+pub(crate) fn encode_times(times: &[i64], effort: Effort) -> Vec<u8> {
     assert_count(times.len());
     let mut out = vec![Encoding::FrameOfReference as u8];
     frame_of_reference::encode(times, &mut out);
+    if effort == Effort::Compact {
+        let mut coded = vec![Encoding::Prefix as u8];
+        if prefix::encode(times, &mut coded) && coded.len() < out.len() {
+            return coded;
+        }
+    }
     out
 }
 
@@ -124,7 +191,7 @@ pub(crate) fn decode_times(bytes: &[u8], count: usize, out: &mut Vec<i64>) -> Re
         return Err(Error::corrupt("a time column of no bytes"));
     };
     match Encoding::from_number(*number) {
-        Some(encoding @ Encoding::FrameOfReference) => {
+        Some(encoding @ (Encoding::FrameOfReference | Encoding::Prefix)) => {
             check_count(count)?;
             decode_i64(encoding, count, bytes, 0, out)
         }
@@ -178,36 +245,51 @@ fn decode_f64(
     match encoding {
         Encoding::Constant => out.extend(std::iter::repeat_n(constant, count)),
         Encoding::Raw => out.extend(raw::decode(bytes, count)?.map(f64::from_bits)),
-        Encoding::FrameOfReference => {
-            return decode_decimals(bytes, count, out, |reader, emit| {
-                frame_of_reference::decode(reader, count, emit)
-            });
+        Encoding::FrameOfReference | Encoding::Prefix | Encoding::Pco => {
+            return decode_decimals(encoding, bytes, count, out);
         }
+        Encoding::PcoDoubles => return pco::decode(bytes, count, out),
         other => return Err(wrong_encoding(other)),
     }
     Ok(())
 }
 
-/// Appends doubles whose integers `decode` reads.
-fn decode_decimals(
-    bytes: &[u8],
-    count: usize,
-    out: &mut Vec<f64>,
-    decode: impl FnOnce(&mut Reader<'_>, &mut dyn FnMut(&[i64])) -> Result<()>,
-) -> Result<()> {
+/// Appends doubles that are written as integers.
+fn decode_decimals(encoding: Encoding, bytes: &[u8], count: usize, out: &mut Vec<f64>) -> Result<()> {
     let mut reader = Reader::new(bytes);
     let header = decimal::Header::read(&mut reader, count)?;
     let start = out.len();
     let exponent = header.exponent;
     if exponent == 0 {
-        decode(&mut reader, &mut |block| out.extend(block.iter().map(|integer| *integer as f64)))?;
+        decode_integers(encoding, &mut reader, count, |block| {
+            out.extend(block.iter().map(|integer| *integer as f64));
+        })?;
     } else {
-        decode(&mut reader, &mut |block| {
+        decode_integers(encoding, &mut reader, count, |block| {
             out.extend(block.iter().map(|integer| decimal::from_integer(*integer, exponent)));
         })?;
     }
-    reader.finish()?;
     header.apply(&mut out[start..])
+}
+
+/// Hands the integers of an encoding to `emit`, in order.
+fn decode_integers(
+    encoding: Encoding,
+    reader: &mut Reader<'_>,
+    count: usize,
+    mut emit: impl FnMut(&[i64]),
+) -> Result<()> {
+    match encoding {
+        Encoding::FrameOfReference => frame_of_reference::decode(reader, count, emit)?,
+        Encoding::Prefix => prefix::decode(reader, count, emit)?,
+        Encoding::Pco => {
+            let mut integers = Vec::new();
+            pco::decode(reader.bytes(reader.remaining())?, count, &mut integers)?;
+            emit(&integers);
+        }
+        other => return Err(wrong_encoding(other)),
+    }
+    reader.finish()
 }
 
 fn decode_i64(
@@ -221,10 +303,9 @@ fn decode_i64(
     match encoding {
         Encoding::Constant => out.extend(std::iter::repeat_n(constant, count)),
         Encoding::Raw => out.extend(raw::decode(bytes, count)?.map(|bits| bits as i64)),
-        Encoding::FrameOfReference => {
-            let mut reader = Reader::new(bytes);
-            frame_of_reference::decode(&mut reader, count, |block| out.extend_from_slice(block))?;
-            return reader.finish();
+        Encoding::FrameOfReference | Encoding::Prefix | Encoding::Pco => {
+            let emit = |block: &[i64]| out.extend_from_slice(block);
+            return decode_integers(encoding, &mut Reader::new(bytes), count, emit);
         }
         other => return Err(wrong_encoding(other)),
     }

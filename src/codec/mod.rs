@@ -11,6 +11,8 @@ pub(crate) mod frame;
 pub(crate) mod frame_of_reference;
 pub(crate) mod meta;
 pub(crate) mod packed;
+pub(crate) mod pco;
+pub(crate) mod prefix;
 pub(crate) mod raw;
 pub(crate) mod residual;
 pub(crate) mod text;
