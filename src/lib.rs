@@ -1,6 +1,8 @@
 //! Embedded time-series storage engine: exact, compressed, crash-safe history of metrics, sessions
 //! and events on local disk.
 
+#[doc(hidden)]
+pub mod bench;
 #[allow(dead_code, unused_imports, reason = "the layers above take it into use one by one")]
 mod block;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
