@@ -61,6 +61,15 @@ fn stray_markers() -> [String; 5] {
         .map(|parts| parts.concat())
 }
 
+/// A table of `docs/format.md` whose first row is a magic.
+#[derive(Debug, PartialEq)]
+struct Layout {
+    magic: String,
+    version: Option<u64>,
+    /// Where the fields of fixed size end; `None` when a field does not start where the one before it ends.
+    size: Option<u64>,
+}
+
 struct File {
     /// From the root of the repository, with `/`.
     name: String,
@@ -184,6 +193,68 @@ fn broken_links(file: &File) -> Vec<String> {
     broken.map(|target| format!("{}: the link to {target} leads nowhere", file.name)).collect()
 }
 
+/// The layouts that the tables of a page describe.
+fn layouts(page: &str) -> Vec<Layout> {
+    let mut layouts: Vec<Layout> = Vec::new();
+    let mut in_table = false;
+    for line in page.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, offset, size, meaning, _] = cells[..] else {
+            in_table = false;
+            continue;
+        };
+        if let Some(rest) = meaning.strip_prefix("magic `") {
+            let magic = rest.split('`').next().unwrap_or_default().to_owned();
+            layouts.push(Layout { magic, version: None, size: Some(0) });
+            in_table = true;
+        }
+        let (Some(layout), true) = (layouts.last_mut(), in_table) else { continue };
+        if let Some(version) = meaning.strip_prefix("version: ") {
+            layout.version = version.parse().ok();
+        }
+        if let Ok(size) = size.parse::<u64>() {
+            let follows = offset.parse().ok() == layout.size;
+            layout.size = layout.size.filter(|_| follows).map(|end| end + size);
+        }
+    }
+    layouts
+}
+
+/// The constants of a `format.rs`, as `name` and what stands behind the `=`.
+fn constants(file: &File) -> impl Iterator<Item = (&str, &str)> {
+    let lines = file.text.lines().filter_map(|line| line.split_once("const ")?.1.split_once('='));
+    lines.map(|(name, value)| {
+        (name.split(':').next().unwrap_or_default().trim(), value.trim().trim_end_matches(';'))
+    })
+}
+
+/// Every magic has its table, with the version and the size that the code has for it.
+fn undocumented(file: &File, layouts: &[Layout]) -> Vec<String> {
+    let value_of = |name: &str| constants(file).find(|(other, _)| *other == name).map(|(_, value)| value);
+    let mut complaints = Vec::new();
+    for (name, value) in constants(file) {
+        let (Some(subject), Some(magic)) = (name.strip_suffix("_MAGIC"), value.strip_prefix("*b\"")) else {
+            continue;
+        };
+        let magic = magic.trim_end_matches('"');
+        let Some(layout) = layouts.iter().find(|layout| layout.magic == magic) else {
+            complaints.push(format!("{}: docs/format.md has no table for {magic}", file.name));
+            continue;
+        };
+        let expected = [("VERSION", layout.version), ("HEADER_SIZE", layout.size)];
+        for (what, documented) in expected {
+            let coded = value_of(&format!("{subject}_{what}")).and_then(|value| value.parse().ok());
+            if coded.is_some() && coded != documented {
+                complaints.push(format!(
+                    "{}: {subject}_{what} is {coded:?}, docs/format.md says {documented:?}",
+                    file.name
+                ));
+            }
+        }
+    }
+    complaints
+}
+
 #[track_caller]
 fn check(files: &[File], rule: impl Fn(&File) -> Vec<String>) {
     let complaints: Vec<String> = files.iter().flat_map(rule).collect();
@@ -215,6 +286,13 @@ fn links_lead_somewhere() {
     let mut pages = files("docs", ".md");
     pages.extend(fs::read_to_string(readme).ok().map(|text| File { name: "README.md".to_owned(), text }));
     check(&pages, broken_links);
+}
+
+#[test]
+fn format_tables_agree_with_the_constants() {
+    let pages = files("docs", "format.md");
+    let layouts: Vec<Layout> = pages.iter().flat_map(|page| layouts(&page.text)).collect();
+    check(&files("src", "/format.rs"), |file| undocumented(file, &layouts));
 }
 
 #[track_caller]
@@ -254,4 +332,17 @@ fn the_rules_find_what_they_are_for() {
 
     let page = "[here](tidy.rs) [gone](gone.md#part) [far](https://example.com/x)\n```\n[code](x)\n```\n";
     complains(broken_links, "tests/page.md", page, 1);
+
+    let page = "| offset | size | meaning |\n|---|---|---|\n| 0 | 4 | magic `ABCD` |\n| 4 | 2 | version: 3 |\n| 6 | n | rest |\n";
+    let layouts = layouts(page);
+    assert_eq!(layouts, [Layout { magic: "ABCD".to_owned(), version: Some(3), size: Some(6) }]);
+    let rule = |file: &File| undocumented(file, &layouts);
+    let code = |magic: &str, version, size| {
+        format!(
+            "const A_MAGIC: [u8; 4] = *b\"{magic}\";\nconst A_VERSION: u16 = {version};\nconst A_HEADER_SIZE: usize = {size};"
+        )
+    };
+    complains(rule, "src/a/format.rs", &code("ABCD", 3, 6), 0);
+    complains(rule, "src/a/format.rs", &code("ABCD", 4, 7), 2);
+    complains(rule, "src/a/format.rs", &code("WXYZ", 3, 6), 1);
 }
