@@ -23,6 +23,8 @@ pub mod ingest;
 mod manifest;
 mod model;
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod server;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod wal;
 

@@ -49,24 +49,35 @@ impl Encoding {
 /// `LimitExceeded` when they are more than `size_max`; `InvalidInput` when the body is not what `encoding` says. What
 /// is allocated never exceeds `size_max`, nor a small multiple of what the body has shown so far.
 pub fn decode(encoding: Encoding, body: &[u8], size_max: usize) -> Result<Cow<'_, [u8]>> {
-    match encoding {
-        Encoding::Identity if body.len() > size_max => Err(too_big(size_max)),
-        Encoding::Identity => Ok(Cow::Borrowed(body)),
-        Encoding::Gzip => {
-            read_bounded(MultiGzDecoder::new(body), "gzip", body.len(), size_max).map(Cow::Owned)
-        }
-        Encoding::Deflate => {
-            read_bounded(ZlibDecoder::new(body), "deflate", body.len(), size_max).map(Cow::Owned)
-        }
+    decode_reserving(encoding, body, size_max, &mut |_| Ok(()))
+}
+
+/// As [`decode`], and `reserve` is asked with the number of bytes before that many more are allocated.
+///
+/// # Errors
+/// Those of `reserve` besides.
+pub fn decode_reserving<'a>(
+    encoding: Encoding,
+    body: &'a [u8],
+    size_max: usize,
+    reserve: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Cow<'a, [u8]>> {
+    let plain = match encoding {
+        Encoding::Identity if body.len() > size_max => return Err(too_big(size_max)),
+        Encoding::Identity => return Ok(Cow::Borrowed(body)),
+        Encoding::Gzip => read_bounded(MultiGzDecoder::new(body), "gzip", body.len(), size_max, reserve)?,
+        Encoding::Deflate => read_bounded(ZlibDecoder::new(body), "deflate", body.len(), size_max, reserve)?,
         Encoding::Snappy if body.starts_with(SNAPPY_STREAM_START) => {
-            read_bounded(snap::read::FrameDecoder::new(body), "snappy", body.len(), size_max).map(Cow::Owned)
+            read_bounded(snap::read::FrameDecoder::new(body), "snappy", body.len(), size_max, reserve)?
         }
         Encoding::Snappy => {
             let mut plain = Vec::new();
+            reserve(snappy_block_size(body, size_max)?)?;
             decode_snappy_block(body, size_max, &mut plain)?;
-            Ok(Cow::Owned(plain))
+            plain
         }
-    }
+    };
+    Ok(Cow::Owned(plain))
 }
 
 /// Decompresses one snappy block into `plain`, whose former content is dropped and whose memory is used again.
@@ -75,6 +86,15 @@ pub fn decode(encoding: Encoding, body: &[u8], size_max: usize) -> Result<Cow<'_
 /// As [`decode`]. The declared length is checked against `size_max` and against what a block of this size can hold
 /// before `plain` grows.
 pub fn decode_snappy_block(body: &[u8], size_max: usize, plain: &mut Vec<u8>) -> Result<()> {
+    plain.resize(snappy_block_size(body, size_max)?, 0);
+    let size =
+        snap::raw::Decoder::new().decompress(body, plain).map_err(|error| damaged("snappy", &error))?;
+    plain.truncate(size);
+    Ok(())
+}
+
+/// The size that a snappy block declares, if it can be.
+fn snappy_block_size(body: &[u8], size_max: usize) -> Result<usize> {
     let declared = snap::raw::decompress_len(body).map_err(|error| damaged("snappy", &error))?;
     if declared > size_max {
         return Err(too_big(size_max));
@@ -85,21 +105,33 @@ pub fn decode_snappy_block(body: &[u8], size_max: usize, plain: &mut Vec<u8>) ->
             body.len()
         )));
     }
-    plain.resize(declared, 0);
-    let size =
-        snap::raw::Decoder::new().decompress(body, plain).map_err(|error| damaged("snappy", &error))?;
-    plain.truncate(size);
-    Ok(())
+    Ok(declared)
 }
 
-fn read_bounded(reader: impl Read, name: &str, compressed: usize, size_max: usize) -> Result<Vec<u8>> {
-    let mut plain = Vec::with_capacity(compressed.saturating_mul(GROWTH_FIRST).min(size_max));
-    let bound = u64::try_from(size_max).unwrap_or(u64::MAX).saturating_add(1);
-    reader.take(bound).read_to_end(&mut plain).map_err(|error| damaged(name, &error))?;
-    if plain.len() > size_max {
-        return Err(too_big(size_max));
+fn read_bounded(
+    mut reader: impl Read,
+    name: &str,
+    compressed: usize,
+    size_max: usize,
+    reserve: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    let mut room = compressed.saturating_mul(GROWTH_FIRST).clamp(64, size_max.max(64));
+    loop {
+        reserve(room)?;
+        plain.reserve_exact(room);
+        let wanted = u64::try_from(room).unwrap_or(u64::MAX);
+        let read =
+            reader.by_ref().take(wanted).read_to_end(&mut plain).map_err(|error| damaged(name, &error))?;
+        if plain.len() > size_max {
+            return Err(too_big(size_max));
+        }
+        if read < room {
+            return Ok(plain);
+        }
+        // Doubling, but no further than one byte past the limit, by which it is told that there is more.
+        room = plain.len().min(size_max.saturating_add(1) - plain.len());
     }
-    Ok(plain)
 }
 
 #[cold]
@@ -200,6 +232,22 @@ mod tests {
             }
         }
         assert!(decode(Encoding::Gzip, TEXT, 1 << 20).unwrap_err().to_string().contains("not valid gzip"));
+    }
+
+    #[test]
+    fn memory_is_reserved_before_it_is_taken() {
+        let plain: Vec<u8> = (0..100_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        for (encoding, body) in forms(&plain).into_iter().skip(1) {
+            let mut reserved = 0;
+            let decoded = decode_reserving(encoding, &body, 1 << 20, &mut |size| {
+                reserved += size;
+                Ok(())
+            });
+            assert_eq!(&*decoded.unwrap(), plain, "{encoding:?}");
+            assert!(reserved >= plain.len() && reserved < 6 * plain.len(), "{encoding:?} {reserved}");
+            let refused = decode_reserving(encoding, &body, 1 << 20, &mut |_| Err(Error::busy("full")));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
+        }
     }
 
     #[test]

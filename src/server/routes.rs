@@ -1,0 +1,103 @@
+//! Which handler answers which method and path, who may call it, and the guard before all of them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, Response, StatusCode};
+use axum::middleware::{self, Next};
+use axum::routing::{MethodRouter, get};
+
+use super::Frame;
+use super::answer::{World, refuse, text_answer};
+use super::auth::{self, Access};
+
+/// One line of the table.
+pub(super) struct Route {
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<Arc<Frame>>,
+}
+
+pub(super) fn route(path: &'static str, access: Access, handler: MethodRouter<Arc<Frame>>) -> Route {
+    Route { path, access, handler }
+}
+
+/// All routes.
+pub(super) fn table() -> Vec<Route> {
+    vec![route("/-/healthy", Access::Open, get(healthy)), route("/-/ready", Access::Open, get(healthy))]
+}
+
+/// Puts `routes` behind the guard.
+pub(super) fn router(frame: &Arc<Frame>, routes: Vec<Route>) -> Router {
+    let mut router = Router::new();
+    for Route { path, access, handler } in routes {
+        let guard = middleware::from_fn_with_state((Arc::clone(frame), access), check_access);
+        router = router.route(path, handler.layer(guard));
+    }
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(frame), check_request))
+        .with_state(Arc::clone(frame))
+}
+
+/// The server is started once the database is open, so that being reached means being ready.
+async fn healthy() -> Response<Body> {
+    text_answer(StatusCode::OK, "OK")
+}
+
+/// Before every request, also those without a route: the name it is sent to, and how many are under way.
+async fn check_request(State(frame): State<Arc<Frame>>, request: Request, next: Next) -> Response<Body> {
+    let world = World::of(request.uri().path());
+    let headers = request.headers();
+    if let Err(error) = auth::check_host(header(headers, HOST), &frame.options.allowed_hosts) {
+        return refuse(world, StatusCode::FORBIDDEN, &error.to_string(), headers);
+    }
+    let Ok(_permit) = frame.requests.try_acquire() else {
+        let message = format!(
+            "{} requests are under way (--request-count-max)",
+            frame.options.limits.request_count_max
+        );
+        return refuse(world, StatusCode::SERVICE_UNAVAILABLE, &message, headers);
+    };
+    next.run(request).await
+}
+
+/// Before a route: the token, and no writing by pages of other sites.
+async fn check_access(
+    State((frame, access)): State<(Arc<Frame>, Access)>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let headers = request.headers();
+    let world = World::of(request.uri().path());
+    if !frame.options.tokens.allow(access, header(headers, AUTHORIZATION)) {
+        let message = "a token is needed, as Bearer, as Token or as the password of Basic";
+        return refuse(world, StatusCode::UNAUTHORIZED, message, headers);
+    }
+    if access == Access::Write
+        && let Err(error) = auth::check_origin(header(headers, ORIGIN), header(headers, HOST))
+    {
+        return refuse(world, StatusCode::FORBIDDEN, &error.to_string(), headers);
+    }
+    next.run(request).await
+}
+
+/// A header as text; one that is no text is as good as none that fits.
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?.?"))
+}
+
+async fn not_found(request: Request) -> Response<Body> {
+    let path = request.uri().path();
+    refuse(World::of(path), StatusCode::NOT_FOUND, &format!("there is no {path}"), request.headers())
+}
+
+async fn method_not_allowed(request: Request) -> Response<Body> {
+    let path = request.uri().path();
+    let message = format!("{} is not taken by {path}", request.method());
+    refuse(World::of(path), StatusCode::METHOD_NOT_ALLOWED, &message, request.headers())
+}
