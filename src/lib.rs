@@ -26,6 +26,8 @@ pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
+mod query;
+#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod wal;
 
 pub use block::ReadMode;
@@ -33,3 +35,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
 pub use model::*;
+pub use query::{
+    Aggregate, CancelToken, Cardinality, Compare, Damaged, PairCount, Query, QueryLimits, QueryReport,
+    QueryResult, SELECTOR_SIZE_MAX, SampleStream, SeriesColumns,
+};

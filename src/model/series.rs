@@ -75,6 +75,22 @@ impl SeriesKey {
         SeriesKey(bytes.into())
     }
 
+    /// The key of a group of series, put together by [`SeriesKey::write_subset`]: its name may be empty.
+    pub(crate) fn of_group(bytes: Vec<u8>) -> Self {
+        SeriesKey(bytes.into())
+    }
+
+    /// Appends the canonical bytes of `name` with those tags of this key that `keep` wants.
+    pub(crate) fn write_subset(&self, name: &str, keep: impl Fn(&str) -> bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(name.as_bytes());
+        for (key, value) in self.tags().filter(|(key, _)| keep(key)) {
+            out.push(KEY_MARK);
+            out.extend_from_slice(key.as_bytes());
+            out.push(VALUE_MARK);
+            out.extend_from_slice(value.as_bytes());
+        }
+    }
+
     /// The canonical bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -174,11 +190,11 @@ fn not_canonical() -> Error {
 }
 
 impl fmt::Display for SeriesKey {
-    /// `name{key="value",...}`, values escaped as in Rust strings.
+    /// `name{key="value",...}`, values escaped as in Rust strings; `{}` for the group of everything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         let mut tags = self.tags().peekable();
-        if tags.peek().is_none() {
+        if tags.peek().is_none() && !self.name().is_empty() {
             return Ok(());
         }
         f.write_str("{")?;

@@ -1,0 +1,116 @@
+//! What a query reads from: one trait for heads and blocks, so that neither knows of queries, and the
+//! pinned set of them that one query sees.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::chunk::PageAggregate;
+use crate::env::Env;
+use crate::error::Result;
+use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
+
+/// Samples of many series, immutable for as long as it is held: a block, a frozen head, or the active
+/// head up to some commit.
+///
+/// A series is named by its ordinal, a number that means something in this source only.
+pub(crate) trait Source: Send + Sync + fmt::Debug {
+    /// Smallest and largest time of all samples; `None` when there is none. May be wider than the truth.
+    fn time_bounds(&self) -> Option<(Timestamp, Timestamp)>;
+
+    /// The last LSN that can be in here. Tombstones with a greater one apply.
+    fn lsn_last(&self) -> u64;
+
+    /// False when surely no series matches: a cheap test, before `select`.
+    fn may_match(&self, selector: &Selector) -> bool {
+        let _ = selector;
+        true
+    }
+
+    /// The ordinals of the series that match, ascending in (key bytes, type).
+    fn select(&self, selector: &Selector) -> Result<Vec<u32>>;
+
+    /// The keys of series, whose ordinals are given in the order that `select` gives them in.
+    fn keys(&self, ordinals: &[u32]) -> Result<Vec<SeriesKey>>;
+
+    /// The type of a series.
+    fn value_type(&self, ordinal: u32) -> Result<ValueType>;
+
+    /// Appends the pages of a series that may hold samples in `range`.
+    ///
+    /// A page is what decodes on its own. At one time, a later page of the list wins over an earlier one;
+    /// the list is therefore in order of commit where pages may meet, and in order of time where they do not.
+    fn pages(&self, ordinal: u32, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()>;
+
+    /// Appends the times of a page, strictly rising, as nanoseconds.
+    fn read_times(&self, ordinal: u32, locator: u32, out: &mut Vec<i64>) -> Result<()>;
+
+    /// Appends the values of a page, as many as times, to a column of the series' type.
+    fn read_values(&self, ordinal: u32, locator: u32, out: &mut Column) -> Result<()>;
+}
+
+/// A page of one series in one source.
+#[derive(Clone, Debug)]
+pub(crate) struct PageInfo {
+    /// Time of the first sample.
+    pub min_time: i64,
+    /// Time of the last sample.
+    pub max_time: i64,
+    /// How many samples.
+    pub count: u32,
+    /// How many bytes decoding it reads; for reports.
+    pub size: u32,
+    /// How the source finds it again.
+    pub locator: u32,
+    /// What is known of its samples without decoding them, if anything.
+    pub aggregate: Option<PageAggregate>,
+}
+
+/// A delete: samples that `selector` matches in `range` and that were committed before `lsn` are gone.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tombstone {
+    /// The LSN of the delete.
+    pub lsn: u64,
+    /// Which series.
+    pub selector: Selector,
+    /// Which times.
+    pub range: TimeRange,
+}
+
+/// A stretch of time of which something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The times that the unreadable part may have held.
+    pub range: TimeRange,
+    /// What is damaged, for people.
+    pub what: String,
+}
+
+/// Everything that one query sees; does not change while it is held.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// Oldest first: where two sources hold one series at one time, the later source wins.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// All deletes that may apply to a source.
+    pub tombstones: Vec<Tombstone>,
+    /// Nothing before it is in any answer.
+    pub floor: Timestamp,
+    /// Stretches that are not in `sources` because they are damaged.
+    pub damaged: Vec<Damaged>,
+    /// Clock for deadlines, threads for big queries.
+    pub env: Env,
+}
+
+/// Who can pin a snapshot: the database, a reader of another process, tests.
+pub(crate) trait Pin: Send + Sync + fmt::Debug {
+    /// The present state.
+    ///
+    /// # Errors
+    /// `Closed`, or what keeps the state from being read.
+    fn pin(&self) -> Result<Snapshot>;
+}
+
+impl Pin for Snapshot {
+    fn pin(&self) -> Result<Snapshot> {
+        Ok(self.clone())
+    }
+}

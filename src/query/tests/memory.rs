@@ -1,0 +1,124 @@
+//! A source in memory, for tests: pages as they are given.
+
+use crate::chunk::aggregate_of;
+use crate::chunk::merge::ColumnSlice;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
+use crate::query::source::{PageInfo, Snapshot, Source};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct MemorySource {
+    pub(super) lsn_last: u64,
+    /// Sorted by key and type.
+    pub(super) series: Vec<MemorySeries>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MemorySeries {
+    pub(super) key: SeriesKey,
+    pub(super) value_type: ValueType,
+    pub(super) pages: Vec<MemoryPage>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MemoryPage {
+    pub(super) times: Vec<i64>,
+    pub(super) values: Column,
+    /// Whether its aggregate is stored.
+    pub(super) aggregated: bool,
+    /// Whether reading it fails.
+    pub(super) damaged: bool,
+}
+
+impl MemoryPage {
+    pub(super) fn new(times: Vec<i64>, values: Column) -> Self {
+        MemoryPage { times, values, aggregated: true, damaged: false }
+    }
+}
+
+impl MemorySource {
+    pub(super) fn sort(&mut self) {
+        self.series.sort_by(|a, b| (&a.key, a.value_type).cmp(&(&b.key, b.value_type)));
+    }
+
+    fn pages(&self) -> impl Iterator<Item = &MemoryPage> {
+        self.series.iter().flat_map(|series| &series.pages)
+    }
+
+    fn page(&self, ordinal: u32, locator: u32) -> Result<&MemoryPage> {
+        let page = &self.series[ordinal as usize].pages[locator as usize];
+        if page.damaged { Err(Error::corrupt("a page is damaged")) } else { Ok(page) }
+    }
+}
+
+impl Source for MemorySource {
+    fn time_bounds(&self) -> Option<(Timestamp, Timestamp)> {
+        let min = self.pages().map(|page| page.times[0]).min()?;
+        let max = self.pages().map(|page| page.times[page.times.len() - 1]).max()?;
+        Some((Timestamp::from_nanos(min), Timestamp::from_nanos(max)))
+    }
+
+    fn lsn_last(&self) -> u64 {
+        self.lsn_last
+    }
+
+    fn select(&self, selector: &Selector) -> Result<Vec<u32>> {
+        let matches = |series: &(usize, &MemorySeries)| selector.matches(&series.1.key);
+        Ok(self.series.iter().enumerate().filter(matches).map(|(index, _)| index as u32).collect())
+    }
+
+    fn keys(&self, ordinals: &[u32]) -> Result<Vec<SeriesKey>> {
+        Ok(ordinals.iter().map(|ordinal| self.series[*ordinal as usize].key.clone()).collect())
+    }
+
+    fn value_type(&self, ordinal: u32) -> Result<ValueType> {
+        Ok(self.series[ordinal as usize].value_type)
+    }
+
+    fn pages(&self, ordinal: u32, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {
+        for (locator, page) in self.series[ordinal as usize].pages.iter().enumerate() {
+            let (min_time, max_time) = (page.times[0], page.times[page.times.len() - 1]);
+            if range.meets(Timestamp::from_nanos(min_time), Timestamp::from_nanos(max_time)) {
+                let aggregate = aggregate_of(ColumnSlice::new(&page.values, 0, page.values.len()));
+                out.push(PageInfo {
+                    min_time,
+                    max_time,
+                    count: page.times.len() as u32,
+                    size: 8 * page.times.len() as u32,
+                    locator: locator as u32,
+                    aggregate: page.aggregated.then_some(aggregate),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn read_times(&self, ordinal: u32, locator: u32, out: &mut Vec<i64>) -> Result<()> {
+        out.extend_from_slice(&self.page(ordinal, locator)?.times);
+        Ok(())
+    }
+
+    fn read_values(&self, ordinal: u32, locator: u32, out: &mut Column) -> Result<()> {
+        let values = &self.page(ordinal, locator)?.values;
+        ColumnSlice::new(values, 0, values.len()).append_to(out);
+        Ok(())
+    }
+}
+
+pub(super) fn snapshot(sources: Vec<MemorySource>) -> Snapshot {
+    Snapshot {
+        sources: sources.into_iter().map(|source| std::sync::Arc::new(source) as _).collect(),
+        tombstones: Vec::new(),
+        floor: Timestamp::MIN,
+        damaged: Vec::new(),
+        env: Env::simulated(0),
+    }
+}
+
+/// A source with one series of doubles, `name`, in one page.
+pub(super) fn source_of(name: &str, times: &[i64], values: &[f64]) -> MemorySource {
+    let key = SeriesKey::new(name, [("", ""); 0]).unwrap();
+    let pages = vec![MemoryPage::new(times.to_vec(), Column::F64(values.to_vec()))];
+    MemorySource { lsn_last: 1, series: vec![MemorySeries { key, value_type: ValueType::F64, pages }] }
+}
