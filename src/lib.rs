@@ -22,6 +22,8 @@ pub mod ingest;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod manifest;
 mod model;
+#[cfg(feature = "promql")]
+pub mod promql;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
