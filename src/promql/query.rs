@@ -1,0 +1,236 @@
+//! Whole queries: from an expression and its times to an answer.
+
+use super::annotations::Annotations;
+use super::ast::{Expr, ValueType};
+use super::budget::{Budget, Options, Stats};
+use super::eval::Evaluator;
+use super::merge::Merger;
+use super::plan::{Node, Query, Windowed, plan};
+use super::source::Source;
+use super::steps::{Series, Steps, is_absent};
+use crate::error::{Error, Result};
+use crate::model::Timestamp;
+use crate::promql::Labels;
+
+/// A sample of an instant vector; its time is that of the query.
+///
+/// Native histograms, when they come, are a second kind of value here and in [`RangeSeries`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Name and labels.
+    pub labels: Labels,
+    /// When: the time of the query.
+    pub time: Timestamp,
+    /// The value.
+    pub value: f64,
+}
+
+/// A time and a value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// When.
+    pub time: Timestamp,
+    /// The value.
+    pub value: f64,
+}
+
+/// A series of a matrix; its points are sorted by time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeSeries {
+    /// Name and labels.
+    pub labels: Labels,
+    /// At least one.
+    pub points: Vec<Point>,
+}
+
+/// What a query evaluates to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A number.
+    Scalar(Point),
+    /// A string, with the time of the query.
+    String(Timestamp, String),
+    /// At most one sample of each series, in the order that the query gives them.
+    Vector(Vec<Sample>),
+    /// Points of each series, sorted by labels.
+    Matrix(Vec<RangeSeries>),
+}
+
+/// The answer of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// The result.
+    pub value: Value,
+    /// What may be wrong with it, worded and placed as Prometheus does; at most eleven.
+    pub warnings: Vec<String>,
+    /// What is worth knowing of it; at most eleven.
+    pub infos: Vec<String>,
+    /// What it took.
+    pub stats: Stats,
+}
+
+/// Evaluates `expr` at one time. `text` is what it was parsed from; annotations place themselves in it.
+///
+/// # Errors
+/// `InvalidInput` when it cannot be evaluated (ambiguous matching, equal label sets, wrong parameters),
+/// `LimitExceeded` when it needs more than `options` grant, `Cancelled` when it is cancelled or late,
+/// and those of the source.
+pub fn instant(
+    source: &dyn Source,
+    expr: &Expr,
+    text: &str,
+    time: Timestamp,
+    options: &Options,
+) -> Result<Output> {
+    let steps = Steps { start: time.nanos(), step: 1_000_000, count: 1 };
+    run(source, expr, text, steps, options, true)
+}
+
+/// Evaluates `expr` at `start`, and every `step` nanoseconds from there up to `end` inclusive.
+///
+/// # Errors
+/// As [`instant`]; `InvalidInput` as well for a step that is not above zero, an end before the start,
+/// and an expression that is neither scalar nor instant vector.
+pub fn range(
+    source: &dyn Source,
+    expr: &Expr,
+    text: &str,
+    times: RangeTimes,
+    options: &Options,
+) -> Result<Output> {
+    let RangeTimes { start, end, step } = times;
+    if step <= 0 {
+        return Err(Error::invalid_input("zero or negative query resolution step widths are not accepted"));
+    }
+    if end < start {
+        return Err(Error::invalid_input("end timestamp must not be before start time"));
+    }
+    if !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+        let found = expr.value_type().documented();
+        return Err(Error::invalid_input(format!(
+            "invalid expression type {found:?} for range query, must be Scalar or instant Vector"
+        )));
+    }
+    let count = end.nanos().saturating_sub(start.nanos()) / step + 1;
+    let count = Budget::new(options).steps(count)?;
+    run(source, expr, text, Steps { start: start.nanos(), step, count }, options, false)
+}
+
+/// The times of a range query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeTimes {
+    /// The first time.
+    pub start: Timestamp,
+    /// No time is later.
+    pub end: Timestamp,
+    /// Distance of the times in nanoseconds; above zero.
+    pub step: i64,
+}
+
+/// The plan by which `expr` would be evaluated, one line for each of its nodes.
+///
+/// # Errors
+/// `InvalidInput` where planning finds what parsing cannot: label names, durations that come to nothing.
+pub fn explain(expr: &Expr, times: RangeTimes, options: &Options) -> Result<String> {
+    let RangeTimes { start, end, step } = times;
+    let query = Query { start: start.nanos(), end: end.nanos(), step, options };
+    Ok(plan(expr, query)?.to_string())
+}
+
+fn run(
+    source: &dyn Source,
+    expr: &Expr,
+    text: &str,
+    steps: Steps,
+    options: &Options,
+    instant: bool,
+) -> Result<Output> {
+    let step = if instant { 0 } else { steps.step };
+    let node = plan(expr, Query { start: steps.start, end: steps.end(), step, options })?;
+    let budget = Budget::new(options);
+    let annotations = Annotations::default();
+    let eval = Evaluator { source, options, budget: &budget, annotations: &annotations, instant };
+    let value = evaluate(&eval, expr, &node, steps)?;
+    let stats = budget.stats();
+    let (warnings, infos) = annotations.into_texts(text);
+    Ok(Output { value, warnings, infos, stats })
+}
+
+fn evaluate(eval: &Evaluator<'_>, expr: &Expr, node: &Node, steps: Steps) -> Result<Value> {
+    let time = Timestamp::from_nanos(steps.start);
+    match expr.value_type() {
+        ValueType::Scalar => {
+            let values = eval.scalar(node, steps)?;
+            let point = |(index, value): (usize, f64)| Point {
+                time: Timestamp::from_nanos(steps.time(index)),
+                value,
+            };
+            let points: Vec<Point> = values.into_iter().enumerate().map(point).collect();
+            match (eval.instant, points.first()) {
+                (true, Some(point)) => Ok(Value::Scalar(*point)),
+                _ => Ok(Value::Matrix(vec![RangeSeries { labels: Labels::empty(), points }])),
+            }
+        }
+        ValueType::String => {
+            let text = match node {
+                Node::Text(text) => text.text(),
+                _ => String::new(),
+            };
+            Ok(Value::String(time, text))
+        }
+        ValueType::Vector => vector(eval, node, steps),
+        ValueType::Matrix => match node {
+            Node::Matrix(windowed) => matrix(eval, windowed, steps),
+            _ => Err(Error::invalid_input("a range vector has no plan")),
+        },
+    }
+}
+
+/// Names that were to be dropped go now; series that become equal by that must never meet.
+fn vector(eval: &Evaluator<'_>, node: &Node, steps: Steps) -> Result<Value> {
+    let held = eval.budget.hold();
+    let mut merger = Merger::new(&held);
+    eval.vector(node, steps, &mut |mut series| {
+        if series.drop_name {
+            series.labels = series.labels.without_name();
+        }
+        merger.add(series)
+    })?;
+    let all = merger.into_series();
+    if eval.instant {
+        let sample = |series: Series| {
+            let value = series.values.first().copied().filter(|v| !is_absent(*v))?;
+            Some(Sample { labels: series.labels, time: Timestamp::from_nanos(steps.start), value })
+        };
+        return Ok(Value::Vector(all.into_iter().filter_map(sample).collect()));
+    }
+    let mut matrix: Vec<RangeSeries> = all.into_iter().map(|series| range_series(series, steps)).collect();
+    matrix.retain(|series| !series.points.is_empty());
+    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(Value::Matrix(matrix))
+}
+
+fn range_series(series: Series, steps: Steps) -> RangeSeries {
+    let present = series.values.into_iter().enumerate().filter(|(_, v)| !is_absent(*v));
+    let point = |(index, value)| Point { time: Timestamp::from_nanos(steps.time(index)), value };
+    RangeSeries { labels: series.labels, points: present.map(point).collect() }
+}
+
+/// A range vector as the whole of an instant query: the samples as they are.
+fn matrix(eval: &Evaluator<'_>, windowed: &Windowed, steps: Steps) -> Result<Value> {
+    let held = eval.budget.hold();
+    let mut matrix = Vec::new();
+    eval.samples(windowed, None, steps, &mut |samples| {
+        held.grow(samples.labels.size() + samples.times.len() * size_of::<Point>())?;
+        let point = |(time, value): (&i64, &f64)| Point { time: Timestamp::from_nanos(*time), value: *value };
+        let points = samples.times.iter().zip(samples.values).map(point).collect();
+        let labels = if samples.drop_name { samples.labels.without_name() } else { samples.labels.clone() };
+        matrix.push(RangeSeries { labels, points });
+        Ok(())
+    })?;
+    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+    if matrix.windows(2).any(|pair| pair[0].labels == pair[1].labels) {
+        return Err(super::merge::same_labels());
+    }
+    Ok(Value::Matrix(matrix))
+}
