@@ -53,7 +53,7 @@ impl Groups {
         self.key.clear();
         let listed = |key: &str| node.grouping.binary_search_by(|g| g.as_str().cmp(key)).is_ok();
         if node.without {
-            labels.without_name().write_if(|key| key != NAME_KEY && !listed(key), &mut self.key);
+            labels.write_if(|key| key != NAME_KEY && !listed(key), &mut self.key);
         } else if !node.grouping.is_empty() {
             labels.write_if(listed, &mut self.key);
         }

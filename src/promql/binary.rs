@@ -91,7 +91,7 @@ impl<'m> Signature<'m> {
         if self.matching.on {
             labels.write_if(listed, &mut self.key);
         } else {
-            labels.without_name().write_if(|key| key != NAME_KEY && !listed(key), &mut self.key);
+            labels.write_if(|key| key != NAME_KEY && !listed(key), &mut self.key);
         }
         &self.key
     }
@@ -332,13 +332,10 @@ impl Join<'_> {
                 parts[one.owner[step] as usize].get_or_insert_with(|| self.steps.absent())[step] = value;
             }
         }
+        let mut signature = Signature::new(self.matching);
         let parts = parts.into_iter().enumerate().filter_map(|(index, values)| {
-            let signature = if self.matching.on {
-                one.labels[index].keep(&self.matching.labels)
-            } else {
-                one.labels[index].without_name().drop_keys(&self.matching.labels)
-            };
-            let labels = self.result_labels(&signature, &one.labels[index]);
+            let absent_side = Labels::from_written(signature.of(&one.labels[index]));
+            let labels = self.result_labels(&absent_side, &one.labels[index]);
             Some(Series { labels, drop_name: self.drops_name(one.drop_name), values: values? })
         });
         parts.collect()
