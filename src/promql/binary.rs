@@ -74,6 +74,9 @@ fn result(node: &Binary, a: f64, b: f64, kept: f64) -> f64 {
     }
 }
 
+/// Places of what has a signature.
+type ByKey = HashMap<Vec<u8>, usize>;
+
 /// Which labels decide that two series belong together.
 struct Signature<'m> {
     matching: &'m Matching,
@@ -236,13 +239,13 @@ impl Join<'_> {
         many: &[Series],
         swapped: bool,
         held: &super::budget::Held<'_, '_>,
-    ) -> Result<(Vec<One>, HashMap<Vec<u8>, usize>)> {
+    ) -> Result<(Vec<One>, ByKey)> {
         // Where the other side is empty nothing is matched, and so nothing is ambiguous.
         let matters = |step: usize| {
             many.iter().any(|series| !is_absent(series.values[step])) || self.matching.fill_left.is_some()
         };
         let mut ones: Vec<One> = Vec::new();
-        let mut by_key: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut by_key = ByKey::new();
         let mut signature = Signature::new(self.matching);
         self.eval.vector(node, self.steps, &mut |series| {
             self.eval.budget.work(self.steps.count)?;

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 
 /// How a query is evaluated and what it may use.
@@ -23,9 +24,24 @@ pub struct Options {
     /// Most memory for series that are held at a time, in bytes, estimated. Default: 512 MiB.
     pub memory_max: u64,
     /// When the query fails. Default: never.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
     /// Fails the query soon after somebody sets it.
     pub cancel: Option<Arc<AtomicBool>>,
+}
+
+/// A time by which a query must be done.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    /// The clock that is asked.
+    pub clock: Arc<dyn Clock>,
+    /// The monotonic time of `clock` from which on the query fails.
+    pub at: Duration,
+}
+
+impl Deadline {
+    fn has_passed(&self) -> bool {
+        self.clock.monotonic() >= self.at
+    }
 }
 
 impl Default for Options {
@@ -107,7 +123,7 @@ impl<'o> Budget<'o> {
         if self.options.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return Err(Error::cancelled("query was canceled in expression evaluation"));
         }
-        if self.options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if self.options.deadline.as_ref().is_some_and(Deadline::has_passed) {
             return Err(Error::cancelled("query timed out in expression evaluation"));
         }
         Ok(())

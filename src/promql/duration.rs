@@ -52,7 +52,7 @@ impl Duration {
             Duration::Literal { seconds, .. } => (seconds * 1000.0).round(),
             computed => (computed.seconds(context)? * 1000.0).trunc(),
         };
-        if !(millis.abs() < 9.2e12) {
+        if millis.is_nan() || millis.abs() > 9.2e12 {
             return Err("duration out of range");
         }
         Ok(millis as i64 * 1_000_000)

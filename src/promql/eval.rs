@@ -28,6 +28,9 @@ pub(super) struct Evaluator<'e> {
     pub(super) instant: bool,
 }
 
+/// Takes labels, times and values of series as a source gives them.
+type EachSeries<'s> = dyn FnMut(Labels, &mut Vec<i64>, &mut Vec<f64>) -> Result<()> + 's;
+
 /// All samples of one series that the windows of a call can hold, staleness markers left out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Samples<'s> {
@@ -181,7 +184,7 @@ impl Evaluator<'_> {
         selector: &Selector,
         range: TimeRange,
         hints: &Hints,
-        each: &mut dyn FnMut(Labels, &mut Vec<i64>, &mut Vec<f64>) -> Result<()>,
+        each: &mut EachSeries<'_>,
     ) -> Result<()> {
         self.budget.check()?;
         let mut stream = self.source.select(selector, range, hints)?;

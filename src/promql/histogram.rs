@@ -165,7 +165,7 @@ fn quantile(q: f64, buckets: &mut [Bucket]) -> (f64, bool) {
         return (f64::NAN, forced);
     }
     let mut rank = q * observations;
-    let index = buckets[..last].partition_point(|bucket| !(bucket.count >= rank));
+    let index = buckets[..last].partition_point(|bucket| bucket.count < rank || bucket.count.is_nan());
     if index == last {
         return (buckets[last - 1].bound, forced);
     }

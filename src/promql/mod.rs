@@ -52,7 +52,7 @@ mod steps;
 mod window;
 
 pub use ast::*;
-pub use budget::{Options, Stats};
+pub use budget::{Deadline, Options, Stats};
 pub use format::pretty;
 pub use function::{FUNCTIONS, Function, Variadic};
 pub use json::tree_json;

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn nan_sorts_last() {
-        let mut values = vec![f64::NAN, 1.0, 3.0, 2.0];
+        let mut values = [f64::NAN, 1.0, 3.0, 2.0];
         values.sort_by(|a, b| compare_values(*a, *b, true));
         assert_eq!(values[..3], [3.0, 2.0, 1.0]);
         values.sort_by(|a, b| compare_values(*a, *b, false));

@@ -264,7 +264,7 @@ impl<'a> Parser<'a> {
         let Some(value) = self.number()? else { return self.unexpected("@", "timestamp") };
         let seconds = if negate { -value.value } else { value.value };
         let millis = (seconds * 1000.0).round();
-        if !(millis.abs() < 9.2e18) {
+        if millis.is_nan() || millis.abs() > 9.2e18 {
             return fault(span, format!("timestamp out of bounds for @ modifier: {seconds:.6}"));
         }
         Ok(At::Millis(millis as i64))

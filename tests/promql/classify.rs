@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::script::{Command, Eval, Item, Session};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
+pub(crate) enum Group {
     Float,
     Experimental,
     NativeHistogram,
@@ -37,7 +37,7 @@ const EXPERIMENTAL: [&str; 20] = [
 const EXPERIMENTAL_FILES: [&str; 3] = ["duration_expression.test", "limit.test", "type_and_unit.test"];
 
 /// The groups of the `eval`s of a session, in order.
-pub fn groups(file: &str, session: &Session) -> Vec<Group> {
+pub(crate) fn groups(file: &str, session: &Session) -> Vec<Group> {
     let mut histograms: HashSet<String> = HashSet::new();
     let mut any_histogram = false;
     let mut groups = Vec::new();

@@ -8,7 +8,7 @@ use regex_automata::meta::Regex;
 use super::script::{Eval, Item, NoteKind, TextMatch};
 
 /// Equal to six digits, as Prometheus' own test engine compares.
-pub fn almost(a: f64, b: f64) -> bool {
+pub(crate) fn almost(a: f64, b: f64) -> bool {
     const EPSILON: f64 = 1e-6;
     if (a.is_nan() && b.is_nan()) || a == b {
         return true;
@@ -31,7 +31,7 @@ fn wanted_float(item: Option<&Item>) -> Option<f64> {
 }
 
 /// What differs, if anything does.
-pub fn compare(eval: &Eval, value: &Value) -> Result<(), String> {
+pub(crate) fn compare(eval: &Eval, value: &Value) -> Result<(), String> {
     match value {
         Value::String(_, text) if eval.string.as_ref() == Some(text) => Ok(()),
         Value::String(_, text) => Err(format!("string {text:?}, expected {:?}", eval.string)),
@@ -58,7 +58,7 @@ pub fn compare(eval: &Eval, value: &Value) -> Result<(), String> {
 }
 
 /// An instant vector.
-pub fn vector(eval: &Eval, found: &[(Labels, f64)]) -> Result<(), String> {
+pub(crate) fn vector(eval: &Eval, found: &[(Labels, f64)]) -> Result<(), String> {
     for (at, (labels, value)) in found.iter().enumerate() {
         let Some(place) = eval.series.iter().position(|s| s.labels == *labels) else {
             return Err(format!("unexpected series {labels:?} {value}"));
@@ -108,7 +108,7 @@ fn matrix(eval: &Eval, found: &BTreeMap<Labels, Vec<(i64, f64)>>) -> Result<(), 
 }
 
 /// Warnings and infos.
-pub fn notes(eval: &Eval, output: &Output) -> Result<(), String> {
+pub(crate) fn notes(eval: &Eval, output: &Output) -> Result<(), String> {
     for (kind, wanted) in &eval.notes {
         let found = match kind {
             NoteKind::Warn | NoteKind::NoWarn => &output.warnings,
@@ -125,7 +125,7 @@ pub fn notes(eval: &Eval, output: &Output) -> Result<(), String> {
     Ok(())
 }
 
-pub fn text_matches(text: &str, wanted: &TextMatch) -> bool {
+pub(crate) fn text_matches(text: &str, wanted: &TextMatch) -> bool {
     match wanted {
         TextMatch::Any => true,
         TextMatch::Message(message) => text.contains(message.as_str()),

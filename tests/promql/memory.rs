@@ -6,14 +6,14 @@ use icecore::promql::{ABSENT, Hints, Labels, SeriesStream, Source, WindowFunctio
 use icecore::{Result, Selector, TimeRange, Timestamp, is_stale};
 
 #[derive(Debug, Default)]
-pub struct Memory {
-    pub series: BTreeMap<Labels, BTreeMap<i64, f64>>,
+pub(crate) struct Memory {
+    pub(crate) series: BTreeMap<Labels, BTreeMap<i64, f64>>,
     /// Whether it reduces windows itself, as a store with page aggregates does.
-    pub reduces: bool,
+    pub(crate) reduces: bool,
 }
 
 impl Memory {
-    pub fn add(&mut self, labels: Labels, millis: i64, value: f64) {
+    pub(crate) fn add(&mut self, labels: Labels, millis: i64, value: f64) {
         self.series.entry(labels).or_default().insert(millis * 1_000_000, value);
     }
 

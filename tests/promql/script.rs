@@ -4,7 +4,7 @@ use icecore::promql::Labels;
 
 /// A value of a series in a script.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Item {
+pub(crate) enum Item {
     Float(f64),
     /// A native histogram; its contents are not read, as no such case is run.
     Histogram,
@@ -12,21 +12,21 @@ pub enum Item {
 }
 
 #[derive(Debug)]
-pub struct ScriptSeries {
-    pub labels: Labels,
-    pub items: Vec<Item>,
+pub(crate) struct ScriptSeries {
+    pub(crate) labels: Labels,
+    pub(crate) items: Vec<Item>,
 }
 
 #[derive(Debug)]
-pub struct Load {
-    pub step_ms: i64,
+pub(crate) struct Load {
+    pub(crate) step_ms: i64,
     /// Whether histograms with custom buckets are made of the classic ones.
-    pub nhcb: bool,
-    pub series: Vec<ScriptSeries>,
+    pub(crate) nhcb: bool,
+    pub(crate) series: Vec<ScriptSeries>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoteKind {
+pub(crate) enum NoteKind {
     Warn,
     Info,
     NoWarn,
@@ -34,39 +34,39 @@ pub enum NoteKind {
 }
 
 #[derive(Clone, Debug)]
-pub enum TextMatch {
+pub(crate) enum TextMatch {
     Any,
     Message(String),
     Regex(String),
 }
 
 #[derive(Debug, Default)]
-pub struct Eval {
-    pub line: usize,
-    pub query: String,
-    pub is_range: bool,
-    pub start_ms: i64,
-    pub end_ms: i64,
-    pub step_ms: i64,
-    pub fail: Option<Option<TextMatch>>,
-    pub ordered: bool,
-    pub notes: Vec<(NoteKind, TextMatch)>,
-    pub string: Option<String>,
-    pub expects_range_vector: bool,
-    pub scalar: Option<f64>,
-    pub series: Vec<ScriptSeries>,
+pub(crate) struct Eval {
+    pub(crate) line: usize,
+    pub(crate) query: String,
+    pub(crate) is_range: bool,
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    pub(crate) step_ms: i64,
+    pub(crate) fail: Option<Option<TextMatch>>,
+    pub(crate) ordered: bool,
+    pub(crate) notes: Vec<(NoteKind, TextMatch)>,
+    pub(crate) string: Option<String>,
+    pub(crate) expects_range_vector: bool,
+    pub(crate) scalar: Option<f64>,
+    pub(crate) series: Vec<ScriptSeries>,
 }
 
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     Load(Load),
     Eval(Eval),
 }
 
 /// Commands between two `clear`s.
-pub type Session = Vec<Command>;
+pub(crate) type Session = Vec<Command>;
 
-pub fn parse(text: &str) -> Vec<Session> {
+pub(crate) fn parse(text: &str) -> Vec<Session> {
     let lines: Vec<&str> =
         text.split('\n').map(str::trim).map(|line| if line.starts_with('#') { "" } else { line }).collect();
     let mut sessions = vec![Vec::new()];
@@ -199,7 +199,7 @@ fn expect(eval: &mut Eval, rest: &str) {
     }
 }
 
-pub fn duration_ms(text: &str) -> Option<i64> {
+pub(crate) fn duration_ms(text: &str) -> Option<i64> {
     const UNITS: [(&str, i64); 7] = [
         ("ms", 1),
         ("y", 31_536_000_000),
@@ -284,7 +284,7 @@ fn word_or_quoted(text: &str) -> (String, &str) {
 }
 
 /// The text of a quoted string; the scripts use few escapes.
-pub fn unquote(quoted: &str) -> String {
+pub(crate) fn unquote(quoted: &str) -> String {
     let inner = &quoted[1..quoted.len() - 1];
     if quoted.starts_with('`') {
         return inner.to_owned();
