@@ -2,10 +2,16 @@
 //!
 //! Not part of the interface of the crate: it follows the layers, without notice.
 
+use std::sync::Arc;
+
+use crate::block::{BlockOptions, BlockReader, BlockWriter, Cache, LsnRange, ReadMode};
 use crate::chunk::merge::ColumnSlice;
 use crate::chunk::{Context, Effort, EncodedPage, PageMeta, TimeColumn, TimesMeta};
+use crate::env::Env;
 use crate::error::Result;
-use crate::model::Column;
+use crate::model::{Column, Selector, SeriesKey, Timestamp};
+use crate::query::Query;
+use crate::query::source::{Snapshot, Source};
 
 /// One encoded page.
 #[derive(Debug)]
@@ -75,4 +81,32 @@ impl Page {
 pub fn page_ends(times: &[i64], values: &Column) -> Vec<usize> {
     let values = ColumnSlice::new(values, 0, values.len());
     crate::chunk::cut_pages(times, values).map(|range| range.end).collect()
+}
+
+/// A block of these series in `dir`, and a query over everything in it.
+///
+/// # Errors
+/// `Io` when it cannot be written there, `InvalidInput` when keys do not ascend.
+pub fn block_query(
+    dir: &std::path::Path,
+    series: impl IntoIterator<Item = (SeriesKey, Vec<i64>, Column)>,
+    compact: bool,
+) -> Result<Query> {
+    let env = Env::system();
+    let path = dir.join("block");
+    let options = BlockOptions { database_id: [0; 16], number: 1, level: 0 };
+    let mut writer = BlockWriter::create(env.fs.clone(), &path, options)?;
+    for (key, times, values) in series {
+        writer.series(&key, values.value_type())?;
+        let mut start = 0;
+        for end in page_ends(&times, &values) {
+            writer.page(&Page::encode(&times, &values, start, end, compact).0)?;
+            start = end;
+        }
+    }
+    writer.finish(LsnRange { first: 1, last: 1 })?;
+    let block = BlockReader::open(env.fs.open(&path)?, ReadMode::Pread, Arc::new(Cache::new(64 << 20)))?;
+    let (sources, floor): (Vec<Arc<dyn Source>>, _) = (vec![Arc::new(block)], Timestamp::MIN);
+    let snapshot = Snapshot { sources, tombstones: Vec::new(), floor, damaged: Vec::new(), env };
+    Ok(Query::new(Arc::new(snapshot), Selector::all()))
 }

@@ -25,10 +25,10 @@ mod model;
 #[cfg(feature = "promql")]
 pub mod promql;
 pub mod protocol;
-#[cfg(feature = "server")]
-pub mod server;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod query;
+#[cfg(feature = "server")]
+pub mod server;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod wal;
 

@@ -6,6 +6,7 @@
 //! `docs/query.md` defines what each answer is.
 
 mod aggregate;
+mod block;
 mod budget;
 mod builder;
 mod catalog;

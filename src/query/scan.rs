@@ -13,7 +13,7 @@ use crate::model::{
 use crate::query::aggregate::{Filter, Verdict};
 use crate::query::budget::{Budget, QueryReport};
 use crate::query::select::{Chosen, Selection};
-use crate::query::source::{Damaged, PageInfo, Snapshot, Source, Tombstone};
+use crate::query::source::{Cursor, Damaged, PageInfo, Snapshot, Source, Tombstone, cursor};
 
 /// What all scans of one query share.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ impl Context {
     }
 
     /// The source at a position that a selection named.
-    pub(crate) fn source(&self, position: usize) -> &dyn Source {
-        &**self.snapshot.sources.get(position).expect("selections name sources of their own snapshot")
+    pub(crate) fn source(&self, position: usize) -> &Arc<dyn Source> {
+        self.snapshot.sources.get(position).expect("selections name sources of their own snapshot")
     }
 
     /// Whether deletes may touch series of this source.
@@ -70,6 +70,8 @@ pub(crate) struct Scan {
     context: Arc<Context>,
     /// What was done so far.
     pub report: QueryReport,
+    /// By position of the source; made when a source is first met.
+    cursors: Vec<Option<Box<dyn Cursor>>>,
     value_type: ValueType,
     pages: Vec<PageInfo>,
     origins: Vec<Origin>,
@@ -84,7 +86,6 @@ pub(crate) struct Scan {
 #[derive(Clone, Copy, Debug)]
 struct Origin {
     source: usize,
-    ordinal: u32,
     first_page: usize,
     /// The ranges `start..end` of `deleted` apply.
     deleted: (usize, usize),
@@ -92,8 +93,10 @@ struct Origin {
 
 impl Scan {
     pub(crate) fn new(context: Arc<Context>) -> Self {
+        let cursors = context.snapshot.sources.iter().map(|_| None).collect();
         Scan {
             context,
+            cursors,
             report: QueryReport::default(),
             value_type: ValueType::F64,
             pages: Vec::new(),
@@ -124,8 +127,10 @@ impl Scan {
             }
             let deleted = (start, self.deleted.len());
             let first_page = self.pages.len();
-            self.origins.push(Origin { source: part.source, ordinal: part.ordinal, first_page, deleted });
-            self.context.source(part.source).pages(part.ordinal, range, &mut self.pages)?;
+            self.origins.push(Origin { source: part.source, first_page, deleted });
+            let cursor = cursor_of(&mut self.cursors, &self.context, part.source);
+            cursor.seek(part.ordinal)?;
+            cursor.pages(range, &mut self.pages)?;
         }
         self.report.pages += self.pages.len() as u64;
         let simple = self.deleted.is_empty() && self.pages.is_sorted_by(|a, b| a.max_time < b.min_time);
@@ -248,8 +253,8 @@ impl Scan {
     pub(crate) fn read_times(&mut self, step: usize, times: &mut Vec<i64>) -> Result<()> {
         let Some(index) = self.lone_index(step) else { return Ok(()) };
         let start = times.len();
-        let (source, ordinal, page) = self.begin_page(index)?;
-        let read = self.context.source(source).read_times(ordinal, page.locator, times);
+        let (source, page) = self.begin_page(index)?;
+        let read = cursor_of(&mut self.cursors, &self.context, source).read_times(page.locator, times);
         if self.is_damaged(read, &page)? {
             times.truncate(start);
         }
@@ -279,9 +284,10 @@ impl Scan {
     }
 
     fn read_page(&mut self, index: usize, times: &mut Vec<i64>, values: &mut Column) -> Result<()> {
-        let (source, ordinal, page) = self.begin_page(index)?;
+        let (source, page) = self.begin_page(index)?;
         let start = times.len();
-        let read = read_page(self.context.source(source), ordinal, &page, times, values);
+        let cursor = cursor_of(&mut self.cursors, &self.context, source);
+        let read = read_page(cursor, &page, times, values);
         if self.is_damaged(read, &page)? {
             times.truncate(start);
             let count = values.len();
@@ -308,13 +314,13 @@ impl Scan {
     fn load(&mut self, span: usize) -> Result<()> {
         let Some(span) = self.spans.get(span).copied() else { return Ok(()) };
         let index = span.page as usize;
-        let (source, ordinal, page) = self.begin_page(index)?;
+        let (source, page) = self.begin_page(index)?;
         let origin_deleted = self.origin(index).deleted;
         let deleted = self.deleted.get(origin_deleted.0..origin_deleted.1).unwrap_or_default();
-        let reader = self.context.source(source);
+        let cursor = cursor_of(&mut self.cursors, &self.context, source);
         let mut read = Ok(());
         self.merger.load(span.rank, self.value_type, |times, values| {
-            read = read_page(reader, ordinal, &page, times, values);
+            read = read_page(cursor, &page, times, values);
             if read.is_err() {
                 times.clear();
                 values.clear();
@@ -330,7 +336,7 @@ impl Scan {
     }
 
     /// Counts a page that is about to be decoded, and finds it.
-    fn begin_page(&mut self, index: usize) -> Result<(usize, u32, PageInfo)> {
+    fn begin_page(&mut self, index: usize) -> Result<(usize, PageInfo)> {
         let origin = self.origin(index);
         let page = self.pages.get(index).expect("steps name pages of their own scan").clone();
         self.context.budget.check()?;
@@ -338,7 +344,7 @@ impl Scan {
         self.report.pages_decoded += 1;
         self.report.samples_decoded += u64::from(page.count);
         self.report.bytes_read += u64::from(page.size);
-        Ok((origin.source, origin.ordinal, page))
+        Ok((origin.source, page))
     }
 
     fn origin(&self, page: usize) -> Origin {
@@ -397,17 +403,25 @@ impl Scan {
     }
 }
 
+fn cursor_of<'a>(
+    cursors: &'a mut [Option<Box<dyn Cursor>>],
+    context: &Context,
+    source: usize,
+) -> &'a mut dyn Cursor {
+    let slot = cursors.get_mut(source).expect("there is a place for each source");
+    &mut **slot.get_or_insert_with(|| cursor(context.source(source)))
+}
+
 /// Appends a page, and holds the source to what it said of it.
 fn read_page(
-    source: &dyn Source,
-    ordinal: u32,
+    cursor: &mut dyn Cursor,
     page: &PageInfo,
     times: &mut Vec<i64>,
     values: &mut Column,
 ) -> Result<()> {
     let start = times.len();
-    source.read_times(ordinal, page.locator, times)?;
-    source.read_values(ordinal, page.locator, values)?;
+    cursor.read_times(page.locator, times)?;
+    cursor.read_values(page.locator, values)?;
     if times.len() != values.len() || times.len() - start != page.count as usize {
         return Err(Error::corrupt(format!(
             "a page of {} samples holds {} times; {} times stand beside {} values",

@@ -81,9 +81,9 @@ fn from_one(context: &Context, source: usize, ordinals: &[u32], keys: bool) -> R
     selection.parts.reserve_exact(ordinals.len());
     let keys = if keys { reader.keys(ordinals)? } else { Vec::new() };
     let mut keys = keys.into_iter();
-    for (position, ordinal) in ordinals.iter().enumerate() {
+    let value_types = reader.value_types(ordinals)?;
+    for (position, (ordinal, value_type)) in ordinals.iter().zip(value_types).enumerate() {
         let key = keys.next();
-        let value_type = reader.value_type(*ordinal)?;
         selection.series.push(Chosen { key, value_type, start: position, end: position + 1 });
         selection.parts.push(Part { source, ordinal: *ordinal });
     }
@@ -94,9 +94,9 @@ fn join(context: &Context, found: &[(usize, Vec<u32>)]) -> Result<Selection> {
     let mut all = Vec::with_capacity(found.iter().map(|(_, ordinals)| ordinals.len()).sum());
     for (source, ordinals) in found {
         let reader = context.source(*source);
-        for (ordinal, key) in ordinals.iter().zip(reader.keys(ordinals)?) {
-            let part = Part { source: *source, ordinal: *ordinal };
-            all.push((key, reader.value_type(*ordinal)?, part));
+        let (keys, value_types) = (reader.keys(ordinals)?, reader.value_types(ordinals)?);
+        for ((ordinal, key), value_type) in ordinals.iter().zip(keys).zip(value_types) {
+            all.push((key, value_type, Part { source: *source, ordinal: *ordinal }));
         }
     }
     // Each source's series are sorted, so this merges runs; equal ones stay oldest source first.

@@ -35,6 +35,16 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// The type of a series.
     fn value_type(&self, ordinal: u32) -> Result<ValueType>;
 
+    /// The types of several series, in the order of `ordinals`.
+    fn value_types(&self, ordinals: &[u32]) -> Result<Vec<ValueType>> {
+        ordinals.iter().map(|ordinal| self.value_type(*ordinal)).collect()
+    }
+
+    /// A cursor, where walking from series to series can keep more than single calls can.
+    fn cursor(self: Arc<Self>) -> Option<Box<dyn Cursor>> {
+        None
+    }
+
     /// Appends the pages of a series that may hold samples in `range`.
     ///
     /// A page is what decodes on its own. At one time, a later page of the list wins over an earlier one;
@@ -46,6 +56,53 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
 
     /// Appends the values of a page, as many as times, to a column of the series' type.
     fn read_values(&self, ordinal: u32, locator: u32, out: &mut Column) -> Result<()>;
+}
+
+/// Reads one series of a source after the other; owned by one scan.
+pub(crate) trait Cursor: Send + fmt::Debug {
+    /// Moves to a series.
+    fn seek(&mut self, ordinal: u32) -> Result<()>;
+
+    /// As [`Source::pages`], of the series it stands at.
+    fn pages(&mut self, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()>;
+
+    /// As [`Source::read_times`].
+    fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()>;
+
+    /// As [`Source::read_values`].
+    fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()>;
+}
+
+/// A cursor of a source that has none of its own.
+#[derive(Debug)]
+struct PlainCursor {
+    source: Arc<dyn Source>,
+    ordinal: u32,
+}
+
+impl Cursor for PlainCursor {
+    fn seek(&mut self, ordinal: u32) -> Result<()> {
+        self.ordinal = ordinal;
+        Ok(())
+    }
+
+    fn pages(&mut self, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {
+        self.source.pages(self.ordinal, range, out)
+    }
+
+    fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()> {
+        self.source.read_times(self.ordinal, locator, out)
+    }
+
+    fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()> {
+        self.source.read_values(self.ordinal, locator, out)
+    }
+}
+
+/// A cursor over `source`.
+pub(crate) fn cursor(source: &Arc<dyn Source>) -> Box<dyn Cursor> {
+    let own = Arc::clone(source).cursor();
+    own.unwrap_or_else(|| Box::new(PlainCursor { source: Arc::clone(source), ordinal: 0 }))
 }
 
 /// A page of one series in one source.

@@ -1,9 +1,14 @@
 //! A source in memory, for tests: pages as they are given.
 
-use crate::chunk::aggregate_of;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::block::{BlockOptions, BlockReader, BlockWriter, Cache, LsnRange, ReadMode};
 use crate::chunk::merge::ColumnSlice;
+use crate::chunk::{Effort, aggregate_of, encode_page};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::fs::{Fs, MemoryFs};
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 use crate::query::source::{PageInfo, Snapshot, Source};
 
@@ -40,6 +45,23 @@ impl MemoryPage {
 impl MemorySource {
     pub(super) fn sort(&mut self) {
         self.series.sort_by(|a, b| (&a.key, a.value_type).cmp(&(&b.key, b.value_type)));
+    }
+
+    /// The same samples as a block on a disk in memory. Its pages must not meet.
+    pub(super) fn to_block(&self) -> BlockReader {
+        let fs: Arc<dyn Fs> = Arc::new(MemoryFs::new(1));
+        let options = BlockOptions { database_id: [1; 16], number: 1, level: 0 };
+        let mut writer = BlockWriter::create(fs.clone(), Path::new("/b"), options).unwrap();
+        for series in &self.series {
+            writer.series(&series.key, series.value_type).unwrap();
+            for page in &series.pages {
+                let values = ColumnSlice::new(&page.values, 0, page.values.len());
+                writer.page(&encode_page(&page.times, values, Effort::Flush)).unwrap();
+            }
+        }
+        writer.finish(LsnRange { first: 1, last: self.lsn_last }).unwrap();
+        let file = fs.open(Path::new("/b")).unwrap();
+        BlockReader::open(file, ReadMode::Pread, Arc::new(Cache::new(1 << 20))).unwrap()
     }
 
     fn pages(&self) -> impl Iterator<Item = &MemoryPage> {
@@ -108,7 +130,7 @@ impl Source for MemorySource {
 
 pub(super) fn snapshot(sources: Vec<MemorySource>) -> Snapshot {
     Snapshot {
-        sources: sources.into_iter().map(|source| std::sync::Arc::new(source) as _).collect(),
+        sources: sources.into_iter().map(|source| Arc::new(source) as _).collect(),
         tombstones: Vec::new(),
         floor: Timestamp::MIN,
         damaged: Vec::new(),

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::query::aggregate::{Aggregate, Compare};
 use crate::query::builder::Query;
 use crate::query::result::SeriesColumns;
-use crate::query::source::{Snapshot, Tombstone};
+use crate::query::source::{Snapshot, Source, Tombstone};
 
 type Model = BTreeMap<(SeriesKey, ValueType), BTreeMap<i64, Value>>;
 
@@ -53,9 +53,11 @@ fn world(seed: u64) -> World {
     let calm = seed.is_multiple_of(2);
     let span = if calm { 4_000 } else { 60 };
     let mut model = Model::new();
-    let (mut sources, mut tombstones, mut lsn) = (Vec::new(), Vec::new(), 0);
+    let (mut sources, mut tombstones, mut lsn) = (Vec::<Arc<dyn Source>>::new(), Vec::new(), 0);
     for _ in 0..1 + random.below(4) {
         let mut source = MemorySource::default();
+        // As a block has its pages, and may be one; or as a head has them.
+        let apart = random.below(2) == 0;
         for host in 0..4 {
             for value_type in [ValueType::F64, ValueType::I64, ValueType::Bytes] {
                 if random.below(3) == 0 {
@@ -64,14 +66,15 @@ fn world(seed: u64) -> World {
                 let (host, core) = (format!("h{}", host / 2), format!("{}", host % 2));
                 let key = SeriesKey::new("m", [("host", host), ("core", core)]).unwrap();
                 let entry = model.entry((key.clone(), value_type)).or_default();
-                let pages = some_pages(&mut random, value_type, calm, span, entry);
+                let pages = some_pages(&mut random, value_type, calm, span, apart, entry);
                 source.series.push(MemorySeries { key, value_type, pages });
             }
         }
         source.sort();
         lsn += 10;
         source.lsn_last = lsn;
-        sources.push(source);
+        let is_block = apart && !source.series.is_empty() && random.below(2) == 0;
+        sources.push(if is_block { Arc::new(source.to_block()) as _ } else { Arc::new(source) as _ });
         if random.below(2) == 0 {
             let start = random.below(span) as i64;
             let range = times(start, start + random.below(span / 2) as i64);
@@ -84,8 +87,8 @@ fn world(seed: u64) -> World {
             tombstones.push(Tombstone { lsn: lsn + 1, selector, range });
         }
     }
-    let mut snapshot = snapshot(sources);
-    snapshot.tombstones = tombstones;
+    let mut snapshot = snapshot(Vec::new());
+    (snapshot.sources, snapshot.tombstones) = (sources, tombstones);
     if random.below(4) == 0 {
         snapshot.floor = Timestamp::from_nanos(random.below(span / 2) as i64);
         model.values_mut().for_each(|samples| samples.retain(|time, _| *time >= snapshot.floor.nanos()));
@@ -104,9 +107,9 @@ fn some_pages(
     value_type: ValueType,
     calm: bool,
     span: u64,
+    apart: bool,
     model: &mut BTreeMap<i64, Value>,
 ) -> Vec<MemoryPage> {
-    let apart = random.below(2) == 0;
     let mut pages = Vec::new();
     let mut start = random.below(span / 2);
     for _ in 0..1 + random.below(5) {
