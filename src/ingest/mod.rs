@@ -52,3 +52,9 @@ pub use timer::{Observe, Timer};
 pub type MetricFamily = crate::protocol::exposition::Family<'static>;
 /// One value of a [`MetricFamily`].
 pub type FamilySample = crate::protocol::exposition::Sample<'static>;
+
+/// Compiles and runs the examples of the page on measuring.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/ingest.md")]
+#[derive(Debug)]
+pub struct IngestPage;
