@@ -10,11 +10,12 @@ mod chunk;
 mod clock;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod codec;
+mod compact;
+mod db;
 mod env;
 mod error;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 pub mod fs;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod head;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;
@@ -29,11 +30,11 @@ pub mod protocol;
 mod query;
 #[cfg(feature = "server")]
 pub mod server;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod wal;
 
 pub use block::ReadMode;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use db::{AtDiskCap, Background, Batch, Db, Durability, Options, Receipt, Recovery, Series, Stats};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
 pub use model::*;
@@ -41,3 +42,4 @@ pub use query::{
     Aggregate, CancelToken, Cardinality, Compare, Damaged, PairCount, Query, QueryLimits, QueryReport,
     QueryResult, SELECTOR_SIZE_MAX, SampleStream, SeriesColumns,
 };
+pub use wal::WAL_RECORD_SIZE_MAX;

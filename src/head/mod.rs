@@ -153,7 +153,7 @@ impl Head {
             let (shard_index, local) = place(id);
             if locked.as_ref().is_none_or(|(held, _)| *held != shard_index) {
                 // Let go of one shard before the next is taken.
-                locked = None;
+                drop(locked.take());
                 locked = self.shards.get(shard_index).map(|shard| (shard_index, shard.write()));
             }
             let Some((_, shard)) = &mut locked else { continue };
@@ -278,11 +278,6 @@ impl Head {
     /// Bytes of memory that a flush of this head frees.
     pub(crate) fn size(&self) -> usize {
         self.size.load(Ordering::Relaxed).max(0) as usize
-    }
-
-    /// Number of series that have a place here.
-    pub(crate) fn series_count(&self) -> u64 {
-        self.series_count.load(Ordering::Relaxed)
     }
 
     /// Number of samples applied, duplicates included.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::ingest::now::Stamper;
 #[cfg(feature = "client")]
 use crate::ingest::pushgateway::Pushgateway;
 use crate::ingest::sink::{Sink, describe_all, points_of};
@@ -55,7 +56,7 @@ pub struct MetricsLogger {
     registry: Registry,
     instruments: BTreeMap<String, NamedInstrument>,
     target: Target,
-    env: Env,
+    stamper: Stamper,
     ignored: Arc<AtomicU64>,
 }
 
@@ -107,7 +108,7 @@ impl MetricsLogger {
             registry: Registry::new(),
             instruments: BTreeMap::new(),
             target: Target::Nowhere,
-            env: Env::system(),
+            stamper: Stamper::new(Env::system().clock),
             ignored: Arc::default(),
         })
     }
@@ -135,7 +136,7 @@ impl MetricsLogger {
     /// The same logger, taking the time of pushes from `env`.
     #[must_use]
     pub fn with_env(mut self, env: &Env) -> Self {
-        self.env = env.clone();
+        self.stamper = Stamper::new(env.clock.clone());
         self
     }
 
@@ -241,7 +242,7 @@ impl MetricsLogger {
         match &self.target {
             Target::Nowhere => Err(Error::invalid_input("the metrics logger was not told where to push")),
             Target::Sink(sink) => {
-                let points = points_of(&families, &self.tags, self.env.stamp())?;
+                let points = points_of(&families, &self.tags, self.stamper.stamp())?;
                 describe_all(&**sink, &families);
                 sink.write(&points).map_err(|refused| refused.error)
             }

@@ -8,6 +8,7 @@ mod value;
 
 pub use matcher::{Match, Matcher, NAME_KEY, Regex, Selector};
 pub use metadata::{Metadata, MetricKind};
+pub(crate) use series::encode_key;
 pub use series::{
     NAME_SIZE_MAX, SERIES_KEY_SIZE_MAX, SeriesKey, TAG_COUNT_MAX, TAG_KEY_SIZE_MAX, TAG_VALUE_SIZE_MAX,
 };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::chunk::PageAggregate;
 use crate::env::Env;
 use crate::error::Result;
+pub(crate) use crate::manifest::Tombstone;
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 
 /// Samples of many series, immutable for as long as it is held: a block, a frozen head, or the active
@@ -120,17 +121,6 @@ pub(crate) struct PageInfo {
     pub locator: u32,
     /// What is known of its samples without decoding them, if anything.
     pub aggregate: Option<PageAggregate>,
-}
-
-/// A delete: samples that `selector` matches in `range` and that were committed before `lsn` are gone.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tombstone {
-    /// The LSN of the delete.
-    pub lsn: u64,
-    /// Which series.
-    pub selector: Selector,
-    /// Which times.
-    pub range: TimeRange,
 }
 
 /// A stretch of time of which something could not be read.

@@ -60,18 +60,6 @@ impl BatchColumns {
         self.bytes.clear();
     }
 
-    /// Adds all samples of `other` behind those here.
-    pub(crate) fn append(&mut self, other: &BatchColumns) {
-        self.ids.extend_from_slice(&other.ids);
-        self.times.extend_from_slice(&other.times);
-        self.words.extend_from_slice(&other.words);
-        self.bytes_ids.extend_from_slice(&other.bytes_ids);
-        self.bytes_times.extend_from_slice(&other.bytes_times);
-        for value in other.bytes.iter() {
-            self.bytes.push(value);
-        }
-    }
-
     /// An upper bound of the bytes that [`encode_batch`] adds for these samples.
     pub(crate) fn encoded_size_max(&self) -> usize {
         // Two samples of any ids or times share a run of at most 10 + 10 + 10 bytes.

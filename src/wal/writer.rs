@@ -85,11 +85,6 @@ impl Log {
         self.last_lsn
     }
 
-    /// The epoch of the frames written now.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Number that the next segment will take.
     pub(crate) fn next_number(&self) -> u64 {
         self.next_number

@@ -1,5 +1,6 @@
 //! Feature tests through the public API, a module per feature.
 
+mod engine;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod exposition;
 #[cfg(any(feature = "server", feature = "cli"))]

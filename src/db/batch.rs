@@ -1,0 +1,212 @@
+//! Batches: many samples that are written, and recovered, as one.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::db::series::Series;
+use crate::error::{Error, Result};
+use crate::model::{SampleValue, SeriesKey, Timestamp, ValueRef, ValueType, encode_key};
+use crate::wal::BatchColumns;
+
+/// Samples collected for one [`Db::write`](crate::Db::write): all of them are kept, or none.
+///
+/// Samples may be of any series and any age, in any order; of two samples of one series at one time
+/// the later wins. The memory is kept from one write to the next. Handles are borrowed, so that a
+/// sample by handle costs some nanoseconds; samples by name and tags cost a look-up each.
+#[derive(Default)]
+pub struct Batch<'a> {
+    pub(super) data: BatchData,
+    /// Which database the handles belong to; 0 while there is none.
+    pub(super) database: usize,
+    handles: PhantomData<&'a ()>,
+}
+
+/// What a batch holds; moved through the commit queue.
+#[derive(Debug, Default)]
+pub(super) struct BatchData {
+    pub(super) columns: BatchColumns,
+    /// Samples whose series are yet to be looked up, in order.
+    pub(super) named: Vec<Named>,
+    /// The canonical keys of `named`, one behind the other.
+    pub(super) keys: Vec<u8>,
+}
+
+/// A sample by name: where it stands in the columns, and where its key lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    pub(super) position: u32,
+    pub(super) value_type: ValueType,
+    pub(super) key_start: usize,
+    pub(super) key_end: usize,
+}
+
+impl BatchData {
+    pub(super) fn clear(&mut self) {
+        self.columns.clear();
+        self.named.clear();
+        self.keys.clear();
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Batch::default()
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.data.columns.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes all samples, keeping the memory.
+    pub fn clear(&mut self) {
+        self.data.clear();
+        self.database = 0;
+    }
+
+    /// Adds a sample of a series.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the time is one of the two extremes, or when the batch has handles of another database.
+    #[inline]
+    pub fn push<T: SampleValue>(&mut self, series: &'a Series<T>, time: Timestamp, value: T) -> Result<()> {
+        check_time(time)?;
+        self.same_database(series.database())?;
+        push_value(&mut self.data.columns, series.id(), time, value.as_value_ref());
+        Ok(())
+    }
+
+    /// Adds samples of one series: as many times as values.
+    ///
+    /// # Errors
+    /// `InvalidInput`, and nothing is added, when the lengths differ, when a time is one of the two extremes (it says which),
+    /// or when the batch has handles of another database.
+    pub fn push_columns<T: SampleValue>(
+        &mut self,
+        series: &'a Series<T>,
+        times: &[Timestamp],
+        values: &[T],
+    ) -> Result<()> {
+        if times.len() != values.len() {
+            return Err(Error::invalid_input(format!("{} times and {} values", times.len(), values.len())));
+        }
+        if let Some(index) = times.iter().position(|time| !time.is_sample_time()) {
+            return Err(time_out_of_range(times.get(index).copied().unwrap_or_default())
+                .context(format!("time {index} of the column")));
+        }
+        self.same_database(series.database())?;
+        for (time, value) in times.iter().zip(values) {
+            push_value(&mut self.data.columns, series.id(), *time, value.as_value_ref());
+        }
+        Ok(())
+    }
+
+    /// Adds a sample of the series with this name and these tags, in any order; the series is made when
+    /// it is new.
+    ///
+    /// # Errors
+    /// `InvalidInput`, and nothing is added, for what [`SeriesKey::new`] refuses and for a time that is one of the
+    /// two extremes.
+    pub fn push_named(
+        &mut self,
+        name: &str,
+        tags: &[(&str, &str)],
+        time: Timestamp,
+        value: ValueRef<'_>,
+    ) -> Result<()> {
+        check_time(time)?;
+        let key_start = self.data.keys.len();
+        let canonical =
+            tags.is_sorted_by(|a, b| a.0 < b.0) && tags.iter().all(|(_, value)| !value.is_empty());
+        let encoded = if canonical {
+            encode_key(name, tags.iter().copied(), &mut self.data.keys)
+        } else {
+            let mut sorted: Vec<_> = tags.iter().copied().filter(|(_, value)| !value.is_empty()).collect();
+            sorted.sort_by_key(|(key, _)| *key);
+            encode_key(name, sorted.into_iter(), &mut self.data.keys)
+        };
+        self.push_encoded(encoded, key_start, time, value)
+    }
+
+    /// Adds a sample of the series `key`, which is made when it is new.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the time is one of the two extremes.
+    pub fn push_key(&mut self, key: &SeriesKey, time: Timestamp, value: ValueRef<'_>) -> Result<()> {
+        check_time(time)?;
+        let key_start = self.data.keys.len();
+        self.data.keys.extend_from_slice(key.as_bytes());
+        self.push_encoded(Ok(()), key_start, time, value)
+    }
+
+    fn push_encoded(
+        &mut self,
+        encoded: Result<()>,
+        key_start: usize,
+        time: Timestamp,
+        value: ValueRef<'_>,
+    ) -> Result<()> {
+        if let Err(error) = encoded {
+            self.data.keys.truncate(key_start);
+            return Err(error);
+        }
+        let value_type = value.value_type();
+        let columns = &self.data.columns;
+        let position =
+            if value_type == ValueType::Bytes { columns.bytes_ids.len() } else { columns.ids.len() };
+        let named = Named { position: position as u32, value_type, key_start, key_end: self.data.keys.len() };
+        self.data.named.push(named);
+        push_value(&mut self.data.columns, u32::MAX, time, value);
+        Ok(())
+    }
+
+    #[inline]
+    fn same_database(&mut self, database: usize) -> Result<()> {
+        if self.database != database {
+            if self.database != 0 {
+                return Err(Error::invalid_input("a batch takes handles of one database only"));
+            }
+            self.database = database;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn push_value(columns: &mut BatchColumns, id: u32, time: Timestamp, value: ValueRef<'_>) {
+    let word = match value {
+        ValueRef::F64(value) => value.to_bits(),
+        ValueRef::I64(value) => value as u64,
+        ValueRef::Bytes(value) => {
+            columns.bytes_ids.push(id);
+            columns.bytes_times.push(time.nanos());
+            columns.bytes.push(value);
+            return;
+        }
+    };
+    columns.ids.push(id);
+    columns.times.push(time.nanos());
+    columns.words.push(word);
+}
+
+#[inline]
+pub(super) fn check_time(time: Timestamp) -> Result<()> {
+    if time.is_sample_time() { Ok(()) } else { Err(time_out_of_range(time)) }
+}
+
+#[cold]
+fn time_out_of_range(time: Timestamp) -> Error {
+    Error::invalid_input(format!("{time} is not the time of a sample; it is a bound of all times"))
+}

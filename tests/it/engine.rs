@@ -1,0 +1,266 @@
+//! The engine as a host uses it, on the simulated disk: write, read, flush, merge, crash, open again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use icecore::{
+    Background, Batch, Column, Db, Durability, Env, ErrorKind, Match, Options, QueryResult, Selector,
+    TimeRange, Timestamp, ValueRef,
+};
+
+const ROOT: &str = "/data/db";
+
+fn options(env: &Env) -> Options {
+    Options { env: env.clone(), background: Background::Host, sync_interval: None, ..Options::default() }
+}
+
+fn open(env: &Env) -> Db {
+    Db::open_with(ROOT, options(env)).unwrap()
+}
+
+fn at(nanos: i64) -> Timestamp {
+    Timestamp::from_nanos(nanos)
+}
+
+fn raw(db: &Db, selector: Selector) -> QueryResult {
+    db.query(selector).run().unwrap()
+}
+
+/// Times and values of the only series of an answer.
+fn single(result: QueryResult) -> (Vec<i64>, Column) {
+    assert_eq!(result.series.len(), 1, "{result:?}");
+    let series = result.series.into_iter().next().unwrap();
+    (series.times.iter().map(|time| time.nanos()).collect(), series.values)
+}
+
+#[test]
+fn what_goes_in_comes_out_from_head_and_blocks_and_after_reopening() {
+    let env = Env::simulated(1);
+    let db = open(&env);
+    let cpu = db.series::<f64>("cpu", &[("host", "a")]).unwrap();
+    let count = db.series::<i64>("count", &[]).unwrap();
+    let log = db.series::<Vec<u8>>("log", &[("host", "a")]).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..5000 {
+        batch.push(&cpu, at(n * 10), f64::from_bits((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))).unwrap();
+        batch.push(&count, at(n * 10), n - 2500).unwrap();
+        if n % 10 == 0 {
+            batch.push(&log, at(n * 10), format!("event {n}").into_bytes()).unwrap();
+        }
+    }
+    db.write(&mut batch).unwrap();
+    assert!(batch.is_empty());
+    drop(batch);
+
+    let ask = |db: &Db| {
+        ["cpu", "count", "log"].map(|name| {
+            let (times, values) = single(raw(db, Selector::name(name)));
+            // NaNs are compared by their bits.
+            let values = match values {
+                Column::F64(values) => {
+                    format!("{:?}", values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+                }
+                other => format!("{other:?}"),
+            };
+            (times, values)
+        })
+    };
+    let head = ask(&db);
+    assert_eq!(head[0].0, (0..5000).map(|n| n * 10).collect::<Vec<_>>());
+    db.flush().unwrap();
+    assert_eq!(db.stats().head_samples, 0);
+    assert_eq!(ask(&db), head, "after flush");
+    db.compact().unwrap();
+    assert_eq!(ask(&db), head, "after compaction");
+    db.close().unwrap();
+    let db = open(&env);
+    assert!(db.recovery().clean);
+    assert_eq!(ask(&db), head, "after reopening");
+}
+
+#[test]
+fn the_later_commit_wins_wherever_it_lies() {
+    let env = Env::simulated(2);
+    let db = open(&env);
+    for round in 0..4 {
+        let mut batch = Batch::new();
+        for n in 0..300 {
+            if n % (round + 1) == 0 {
+                batch.push_named("m", &[], at(n), ValueRef::I64(round)).unwrap();
+                batch.push_named("m", &[], at(n), ValueRef::I64(round * 10)).unwrap();
+            }
+        }
+        db.write(&mut batch).unwrap();
+        match round {
+            0 | 1 => db.flush().unwrap(),
+            _ => {}
+        }
+    }
+    let expected: Vec<i64> =
+        (0..300).map(|n| (0..4).filter(|r| n % (r + 1) == 0).max().unwrap() * 10).collect();
+    let check = |db: &Db| assert_eq!(single(raw(db, Selector::name("m"))).1, Column::I64(expected.clone()));
+    check(&db);
+    db.flush().unwrap();
+    check(&db);
+    db.compact().unwrap();
+    assert_eq!(db.stats().blocks, 1);
+    check(&db);
+}
+
+#[test]
+fn deletes_take_what_was_before_and_leave_what_comes_after() {
+    let env = Env::simulated(3);
+    let db = open(&env);
+    let write = |times: std::ops::Range<i64>, value: f64| {
+        let mut batch = Batch::new();
+        for time in times {
+            batch.push_named("m", &[("k", "v")], at(time), ValueRef::F64(value)).unwrap();
+        }
+        db.write(&mut batch).unwrap();
+    };
+    write(0..100, 1.0);
+    db.flush().unwrap();
+    write(100..200, 2.0);
+    let range = TimeRange { start: at(50), end: at(150) };
+    db.delete(&Selector::name("m").with("k", Match::regex("v.*").unwrap()), range).unwrap();
+    write(60..65, 3.0);
+    let expected: Vec<i64> = (0..50).chain(60..65).chain(150..200).collect();
+    let check = |db: &Db| assert_eq!(single(raw(db, Selector::name("m"))).0, expected);
+    check(&db);
+    db.flush().unwrap();
+    check(&db);
+    drop(db);
+    let db = open(&env);
+    check(&db);
+    db.compact().unwrap();
+    check(&db);
+    assert_eq!(db.stats().tombstones, 0);
+    db.close().unwrap();
+    check(&open(&env));
+}
+
+#[test]
+fn a_buffered_append_is_visible_at_once_and_kept_by_sync() {
+    let env = Env::simulated(4);
+    let db = open(&env);
+    let series = db.series::<f64>("m", &[]).unwrap();
+    for n in 0..1000 {
+        series.append(at(n), n as f64).unwrap();
+    }
+    assert_eq!(single(raw(&db, Selector::name("m"))).0.len(), 1000);
+    db.sync().unwrap();
+    assert_eq!(db.stats().durable_lsn, db.stats().visible_lsn);
+}
+
+#[test]
+fn a_second_writer_is_told_who_holds_the_database() {
+    let env = Env::simulated(5);
+    let db = open(&env);
+    let error = Db::open_with(ROOT, options(&env)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().contains("process"), "{error}");
+    let series = db.series::<f64>("m", &[]).unwrap();
+    db.close().unwrap();
+    assert_eq!(series.append(at(1), 1.0).unwrap_err().kind(), ErrorKind::Closed);
+    open(&env);
+}
+
+#[test]
+fn a_directory_that_is_no_database_is_left_alone() {
+    let env = Env::simulated(6);
+    env.fs.create_dir_all(Path::new(ROOT)).unwrap();
+    env.fs.create(&Path::new(ROOT).join("letter.txt")).unwrap();
+    let error = Db::open_with(ROOT, options(&env)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("letter.txt"), "{error}");
+    assert_eq!(env.fs.list(Path::new(ROOT)).unwrap().len(), 1);
+    let absent = Options { create: false, ..options(&env) };
+    assert_eq!(Db::open_with("/none", absent).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn wrong_input_is_refused_and_changes_nothing() {
+    let env = Env::simulated(7);
+    let db = Db::open_with(ROOT, Options { series_count_max: 2, ..options(&env) }).unwrap();
+    let kind = |result: icecore::Result<_>| result.unwrap_err().kind();
+    let series = db.series::<f64>("a", &[]).unwrap();
+    assert_eq!(kind(db.series::<i64>("a", &[]).map(drop)), ErrorKind::InvalidInput);
+    assert_eq!(kind(series.append(Timestamp::MAX, 1.0)), ErrorKind::InvalidInput);
+    let mut batch = Batch::new();
+    assert_eq!(kind(batch.push_named("", &[], at(1), ValueRef::F64(1.0))), ErrorKind::InvalidInput);
+    assert_eq!(
+        kind(batch.push_named("m", &[("k", "1"), ("k", "2")], at(1), ValueRef::F64(1.0))),
+        ErrorKind::InvalidInput
+    );
+    assert!(batch.is_empty());
+    batch.push_named("a", &[], at(1), ValueRef::F64(1.0)).unwrap();
+    batch.push_named("b", &[], at(1), ValueRef::F64(1.0)).unwrap();
+    batch.push_named("c", &[], at(1), ValueRef::F64(1.0)).unwrap();
+    assert_eq!(kind(db.write(&mut batch).map(drop)), ErrorKind::LimitExceeded);
+    assert_eq!(raw(&db, Selector::all()).series.len(), 0);
+}
+
+#[test]
+fn a_snapshot_is_a_database_of_its_own() {
+    let env = Env::simulated(8);
+    let db = open(&env);
+    let write = |db: &Db, from: i64| {
+        let mut batch = Batch::new();
+        for n in from..from + 100 {
+            batch.push_named("m", &[], at(n), ValueRef::F64(n as f64)).unwrap();
+        }
+        db.write(&mut batch).unwrap();
+    };
+    write(&db, 0);
+    db.flush().unwrap();
+    write(&db, 100);
+    db.snapshot("/data/copy").unwrap();
+    write(&db, 200);
+    db.flush().unwrap();
+    db.compact().unwrap();
+    let copy = Db::open_with("/data/copy", options(&env)).unwrap();
+    assert_eq!(single(raw(&copy, Selector::name("m"))).0, (0..200).collect::<Vec<_>>());
+    write(&copy, 500);
+    assert_eq!(single(raw(&db, Selector::name("m"))).0, (0..300).collect::<Vec<_>>());
+    assert_eq!(db.snapshot("/data/copy").unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn threads_write_and_the_interval_syncs_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        sync_interval: Some(Duration::from_millis(20)),
+        flush_size: 64 << 10,
+        ..Options::default()
+    };
+    let db = Db::open_with(dir.path().join("db"), options).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let db = &db;
+            scope.spawn(move || {
+                let name = format!("m{thread}");
+                let series = db.series::<f64>(&name, &[]).unwrap();
+                let mut batch = Batch::new();
+                for n in 0..20_000 {
+                    batch.push(&series, at(n), (n % 17) as f64).unwrap();
+                    if n % 100 == 0 {
+                        let durability = if n % 1000 == 0 { Durability::Sync } else { Durability::Os };
+                        db.write_with(&mut batch, durability).unwrap();
+                    }
+                }
+                db.write(&mut batch).unwrap();
+            });
+        }
+    });
+    for thread in 0..4 {
+        let (times, _) = single(raw(&db, Selector::name(format!("m{thread}"))));
+        assert_eq!(times.len(), 20_000);
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while db.stats().durable_lsn < db.stats().visible_lsn {
+        assert!(std::time::Instant::now() < deadline, "the interval never synced");
+        std::thread::yield_now();
+    }
+    assert_eq!(db.stats().background_failures, 0, "{:?}", db.stats().last_background_failure);
+    db.close().unwrap();
+}
