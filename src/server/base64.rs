@@ -5,7 +5,10 @@
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
-    if padding > 2 || digits.len() % 4 == 1 || (padding > 0 && !digits.is_empty() && !text.len().is_multiple_of(4)) {
+    if padding > 2
+        || digits.len() % 4 == 1
+        || (padding > 0 && !digits.is_empty() && !text.len().is_multiple_of(4))
+    {
         return None;
     }
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);

@@ -14,6 +14,8 @@ mod body;
 #[allow(dead_code, reason = "the handlers take it into use one by one")]
 mod budget;
 mod log;
+#[allow(dead_code, unused_imports, reason = "the handlers take it into use one by one")]
+mod pushgateway;
 mod routes;
 
 use std::io;
