@@ -17,6 +17,8 @@ mod log;
 #[allow(dead_code, unused_imports, reason = "the handlers take it into use one by one")]
 mod pushgateway;
 mod routes;
+#[allow(dead_code, unused_imports, reason = "the handlers take it into use one by one")]
+mod ubiops;
 
 use std::io;
 use std::net::SocketAddr;
