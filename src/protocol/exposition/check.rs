@@ -137,7 +137,8 @@ fn group_tags<'a>(name: &str, kind: MetricKind, sample: &Sample<'a>) -> TagSet<'
         MetricKind::StateSet => name,
         _ => "",
     };
-    let mut tags: TagSet<'a> = sample.tags.iter().filter(|(key, _)| key != own).cloned().collect();
+    let shared = sample.tags.iter().filter(|(key, value)| key != own && !value.is_empty());
+    let mut tags: TagSet<'a> = shared.cloned().collect();
     tags.sort_unstable();
     tags
 }

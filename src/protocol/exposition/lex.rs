@@ -172,7 +172,8 @@ impl<'a> Cursor<'a> {
 
     fn metadata_name(&mut self) -> Parsed<Cow<'a, str>> {
         if self.take(b'"') {
-            return self.quoted();
+            let name = self.quoted()?;
+            return if name.is_empty() { Err("an empty metric name".to_owned()) } else { Ok(name) };
         }
         self.metric_name().map(Cow::Borrowed)
     }
@@ -258,7 +259,8 @@ impl<'a> Cursor<'a> {
         let word = self.word();
         match self.rules.format {
             Format::Text => parse_int(word.as_bytes())
-                .map(Timestamp::from_millis)
+                .and_then(|millis| millis.checked_mul(1_000_000))
+                .map(Timestamp::from_nanos)
                 .ok_or_else(|| format!("expected integer as timestamp, got {:?}", excerpt(word))),
             Format::OpenMetrics => parse_seconds(word.as_bytes())
                 .ok_or_else(|| format!("expected seconds as timestamp, got {:?}", excerpt(word))),
@@ -313,7 +315,7 @@ impl<'a> Cursor<'a> {
                 }
                 let value = self.quoted()?;
                 tags.push((key, value));
-            } else if quoted && name.is_none() && tags.is_empty() && !key.is_empty() {
+            } else if quoted && name.is_none() && tags.is_empty() {
                 *name = Some(key);
             } else {
                 return Err(format!("expected '=' after label name, found {:?}", excerpt(self.rest())));
@@ -336,7 +338,8 @@ impl<'a> Cursor<'a> {
     /// The key of a tag, and whether it was quoted.
     fn tag_key(&mut self) -> Parsed<(Cow<'a, str>, bool)> {
         if self.take(b'"') {
-            return Ok((self.quoted()?, true));
+            let key = self.quoted()?;
+            return if key.is_empty() { Err("an empty name in quotes".to_owned()) } else { Ok((key, true)) };
         }
         let key = self.take_while(|b| b.is_ascii_alphanumeric() || b == b'_');
         if is_label_name(key) {
@@ -473,7 +476,9 @@ mod tests {
             check_refused("a{\"b\"} 1", rules, "expected '=' after label name");
             check_refused("{a=\"b\"} 1", rules, "without a metric name");
             check_refused("{a=\"b\",\"m\"} 1", rules, "expected '=' after label name");
-            check_refused("{\"\"} 1", rules, "expected '=' after label name");
+            check_refused("{\"\"} 1", rules, "an empty name");
+            check_refused("a{\"\"=\"x\"} 1", rules, "an empty name");
+            check_refused("# TYPE \"\" gauge", rules, "an empty metric name");
         }
     }
 
@@ -529,6 +534,7 @@ mod tests {
         check_refused("a 0x1F", TEXT, "expected float as value, got \"0x1F\"");
         check_refused("a 1\r", TEXT, "expected float as value");
         check_refused("a 1 1.5", TEXT, "expected integer as timestamp");
+        check_refused("a 1 9223372036854775807", TEXT, "expected integer as timestamp");
         check_refused("a 1 1 1", TEXT, "spurious string after timestamp");
         check_refused("1a 1", TEXT, "invalid metric name");
         check_refused("a{1=\"b\"} 1", TEXT, "invalid label name");

@@ -83,15 +83,17 @@ struct Page<'o> {
 impl Page<'_> {
     /// A family of the text format, or several where its samples need it.
     fn text_family(&mut self, family: &Family<'_>) {
+        let family_kind = kind_that_fits(family);
+        let home_of = |sample| text_home(&family.name, family_kind, sample);
         let mut written: Vec<&str> = Vec::new();
         for sample in &family.samples {
-            let (name, kind) = text_home(family, sample);
+            let (name, kind) = home_of(sample);
             if written.contains(&name) {
                 continue;
             }
             written.push(name);
             self.header(name, text_kind(kind), "", &family.help);
-            let members = family.samples.iter().filter(|member| text_home(family, member).0 == name);
+            let members = family.samples.iter().filter(|member| home_of(member).0 == name);
             members.for_each(|member| self.sample(member));
         }
         if family.samples.is_empty() {
@@ -101,12 +103,15 @@ impl Page<'_> {
 
     fn openmetrics(&mut self, families: &[Family<'_>]) {
         let by_name: HashMap<&str, &Family<'_>> = families.iter().map(|f| (f.name.as_ref(), f)).collect();
-        let created_of = |home: &Home<'_>| by_name.get(format!("{}_created", home.name).as_str()).copied();
+        let created_of = |home: &Home<'_>| {
+            let created = by_name.get(format!("{}_created", home.name).as_str()).copied();
+            created.filter(|created| takes_created(home.kind) && is_created(created))
+        };
         let is_taken = |name: &str| by_name.contains_key(name);
         let homes: Vec<Vec<Home<'_>>> = families.iter().map(|f| openmetrics_homes(f, is_taken)).collect();
         let mut joined: Vec<&str> = Vec::new();
         for home in homes.iter().flatten() {
-            if let Some(created) = created_of(home).filter(|_| takes_created(home.kind)) {
+            if let Some(created) = created_of(home) {
                 joined.push(&created.name);
             }
         }
@@ -115,8 +120,7 @@ impl Page<'_> {
                 continue;
             }
             for home in homes {
-                let created = created_of(home).filter(|created| joined.contains(&created.name.as_ref()));
-                let created = created.map(|created| created.samples.as_slice()).unwrap_or_default();
+                let created = created_of(home).map(|created| created.samples.as_slice()).unwrap_or_default();
                 self.header(home.name, home.kind.name(), home.unit, &family.help);
                 let mut samples: Vec<&Sample<'_>> = home.samples.iter().copied().chain(created).collect();
                 samples.sort_by_cached_key(|sample| order_key(home, sample));
@@ -230,17 +234,23 @@ fn text_kind(kind: MetricKind) -> &'static str {
     }
 }
 
-/// The name and kind of the family that a sample belongs to in the text format.
-fn text_home<'f>(family: &'f Family<'_>, sample: &'f Sample<'_>) -> (&'f str, MetricKind) {
-    let suffix = sample.name.strip_prefix(family.name.as_ref());
-    match family.kind {
+/// The kind of a family; unknown for a histogram that has a sample of the family's very name, which no
+/// reader would put there.
+fn kind_that_fits(family: &Family<'_>) -> MetricKind {
+    let is_stray = |sample: &Sample<'_>| family.kind == MetricKind::Histogram && sample.name == family.name;
+    if family.samples.iter().any(is_stray) { MetricKind::Unknown } else { family.kind }
+}
+
+/// The name and kind of the family that a sample belongs to in the text format, where the family it is in
+/// has this `name` and `kind`.
+fn text_home<'f>(name: &'f str, kind: MetricKind, sample: &'f Sample<'_>) -> (&'f str, MetricKind) {
+    let suffix = sample.name.strip_prefix(name);
+    match kind {
         MetricKind::Counter | MetricKind::Summary | MetricKind::Histogram if suffix == Some("_created") => {
             (&sample.name, MetricKind::Gauge)
         }
-        MetricKind::Summary if matches!(suffix, Some("" | "_sum" | "_count")) => (&family.name, family.kind),
-        MetricKind::Histogram if matches!(suffix, Some("_bucket" | "_sum" | "_count")) => {
-            (&family.name, family.kind)
-        }
+        MetricKind::Summary if matches!(suffix, Some("" | "_sum" | "_count")) => (name, kind),
+        MetricKind::Histogram if matches!(suffix, Some("_bucket" | "_sum" | "_count")) => (name, kind),
         MetricKind::Summary | MetricKind::Histogram => (&sample.name, MetricKind::Unknown),
         kind => (&sample.name, kind),
     }
@@ -258,35 +268,47 @@ fn takes_created(kind: MetricKind) -> bool {
     matches!(kind, MetricKind::Counter | MetricKind::Summary | MetricKind::Histogram)
 }
 
+/// Whether a family is nothing but the times at which others were created.
+fn is_created(family: &Family<'_>) -> bool {
+    matches!(family.kind, MetricKind::Gauge | MetricKind::Unknown)
+        && family.samples.iter().all(|sample| sample.name == family.name)
+}
+
 /// The families of OpenMetrics that the samples of one family make: itself, and one of unknown kind for
 /// each other name among its samples. A name that is shortened must not be taken by another family.
 fn openmetrics_homes<'f>(family: &'f Family<'f>, is_taken: impl Fn(&str) -> bool) -> Vec<Home<'f>> {
-    let base = match family.kind {
-        MetricKind::Counter => family.name.strip_suffix("_total"),
-        MetricKind::Info => family.name.strip_suffix("_info"),
+    let kind = kind_that_fits(family);
+    let own: &str = &family.name;
+    let fits = |base: &str, sample: &Sample<'_>| {
+        sample.name.strip_prefix(base).is_some_and(|suffix| suffixes(kind).contains(&suffix))
+    };
+    let shortened = match kind {
+        MetricKind::Counter => own.strip_suffix("_total"),
+        MetricKind::Info => own.strip_suffix("_info"),
         _ => None,
     };
-    let base = base.filter(|base| !base.is_empty() && !is_taken(base)).unwrap_or(&family.name);
+    let shortened = shortened.filter(|base| !base.is_empty() && !is_taken(base));
+    let is_short = !family.samples.iter().any(|sample| fits(own, sample));
+    let base = shortened.filter(|_| is_short).unwrap_or(own);
     let unit_fits = base.strip_suffix(family.unit.as_ref()).is_some_and(|rest| rest.ends_with('_'));
-    let has_unit = unit_fits && !matches!(family.kind, MetricKind::Info | MetricKind::StateSet);
+    let has_unit = unit_fits && !matches!(kind, MetricKind::Info | MetricKind::StateSet);
     let unit = if has_unit { family.unit.as_ref() } else { "" };
-    let mut homes = vec![Home { name: base, kind: family.kind, unit, samples: Vec::new() }];
+    let mut homes = vec![Home { name: base, kind, unit, samples: Vec::new() }];
     for sample in &family.samples {
-        let own =
-            sample.name.strip_prefix(base).is_some_and(|suffix| suffixes(family.kind).contains(&suffix));
-        let name = if own { base } else { sample.name.as_ref() };
-        match homes.iter_mut().find(|home| home.name == name && (own || home.kind == MetricKind::Unknown)) {
+        let fits = fits(base, sample);
+        let name = if fits { base } else { sample.name.as_ref() };
+        match homes.iter_mut().find(|home| home.name == name && (fits || home.kind == MetricKind::Unknown)) {
             Some(home) => home.samples.push(sample),
             None => homes.push(Home { name, kind: MetricKind::Unknown, unit: "", samples: vec![sample] }),
         }
     }
-    // The family itself goes where all its samples are of other names, unless nothing is left of it.
+    // The family itself goes when all its samples have names of their own.
     homes.retain(|home| !home.samples.is_empty() || family.samples.is_empty());
     homes
 }
 
-/// Samples of one tag set together, buckets and quantiles ascending before sum and count, `_created` last.
-fn order_key(home: &Home<'_>, sample: &Sample<'_>) -> (Vec<(String, String)>, u8, u64, Option<Timestamp>) {
+/// Samples of one tag set together, by time, buckets and quantiles ascending before sum and count, `_created` last.
+fn order_key(home: &Home<'_>, sample: &Sample<'_>) -> (Vec<(String, String)>, Option<Timestamp>, u8, u64) {
     let suffix = sample.name.strip_prefix(home.name).unwrap_or_default();
     let own = match (home.kind, suffix) {
         (MetricKind::Histogram | MetricKind::GaugeHistogram, "_bucket") => BUCKET_KEY,
@@ -304,7 +326,7 @@ fn order_key(home: &Home<'_>, sample: &Sample<'_>) -> (Vec<(String, String)>, u8
         _ => 1,
     };
     let bound = sample.tag(own).and_then(|bound| parse_float(bound.as_bytes())).unwrap_or(0.0);
-    (tags, rank, ascending_bits(bound), sample.timestamp)
+    (tags, sample.timestamp, rank, ascending_bits(bound))
 }
 
 /// An integer that orders as the float does.
@@ -384,6 +406,23 @@ mod tests {
     fn a_counter_without_total_keeps_its_name() {
         check_text_to_openmetrics("# TYPE hits counter\nhits 1\n", "# TYPE hits unknown\nhits 1\n# EOF\n");
         check_text_to_openmetrics("# TYPE hits counter\n", "# TYPE hits counter\n# EOF\n");
+    }
+
+    #[test]
+    fn a_sample_named_as_its_histogram_makes_the_kind_unknown() {
+        let text = "# TYPE h histogram\nh_sum 1\nh 2\n";
+        let families = parse_text(text.as_bytes()).unwrap();
+        let expected = "# TYPE h_sum untyped\nh_sum 1\n# TYPE h untyped\nh 2\n";
+        assert_eq!(page(&families, Format::Text, Names::Utf8), expected);
+        check_text_to_openmetrics(text, "# TYPE h unknown\nh 2\n# TYPE h_sum unknown\nh_sum 1\n# EOF\n");
+    }
+
+    #[test]
+    fn groups_with_several_times_stay_in_order() {
+        let text = "# TYPE h histogram\nh_bucket{le=\"+Inf\"} 1 1\nh_count 1 1\nh_sum 1 1\n\
+                    h_bucket{le=\"+Inf\"} 2 2\nh_count 2 2\nh_sum 1 2\n# EOF\n";
+        let families = parse_openmetrics(text.as_bytes()).unwrap();
+        assert_eq!(page(&families, Format::OpenMetrics, Names::Utf8), text);
     }
 
     #[test]
