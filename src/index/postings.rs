@@ -51,21 +51,35 @@ pub(crate) fn postings_count(bytes: &[u8]) -> Result<usize> {
 /// # Errors
 /// `Corruption` when they do not rise, reach `series_count`, or their number is not the stated one.
 pub(crate) fn read_postings(bytes: &[u8], series_count: u32) -> Result<Set> {
-    let mut reader = Reader::new(bytes);
-    let count = reader.uvarint_max(series_count as usize, "number of postings")?;
-    if count <= LIST_COUNT_MAX {
-        return read_list(&mut reader, count, series_count).map(Set::List);
+    let (count, mut reader) = read_count(bytes, series_count)?;
+    if count > LIST_COUNT_MAX {
+        return read_bitmap(reader.rest(), count, series_count).map(Set::Bitmap);
     }
-    let bitmap = RoaringBitmap::deserialize_from(reader.rest())
+    let mut ordinals = Vec::with_capacity(count);
+    read_list(&mut reader, count, series_count, &mut ordinals)?;
+    Ok(Set::List(ordinals))
+}
+
+fn read_count(bytes: &[u8], series_count: u32) -> Result<(usize, Reader<'_>)> {
+    let mut reader = Reader::new(bytes);
+    Ok((reader.uvarint_max(series_count as usize, "number of postings")?, reader))
+}
+
+fn read_bitmap(bytes: &[u8], count: usize, series_count: u32) -> Result<RoaringBitmap> {
+    let bitmap = RoaringBitmap::deserialize_from(bytes)
         .map_err(|error| Error::corrupt(format!("postings: {error}")))?;
     if bitmap.len() != count as u64 || bitmap.max().is_some_and(|max| max >= series_count) {
         return Err(Error::corrupt("postings do not hold the stated series"));
     }
-    Ok(Set::Bitmap(bitmap))
+    Ok(bitmap)
 }
 
-fn read_list(reader: &mut Reader<'_>, count: usize, series_count: u32) -> Result<Vec<u32>> {
-    let mut ordinals = Vec::with_capacity(count);
+fn read_list(
+    reader: &mut Reader<'_>,
+    count: usize,
+    series_count: u32,
+    ordinals: &mut Vec<u32>,
+) -> Result<()> {
     let mut next = 0u64;
     for _ in 0..count {
         let ordinal = next.saturating_add(reader.uvarint()?);
@@ -75,8 +89,7 @@ fn read_list(reader: &mut Reader<'_>, count: usize, series_count: u32) -> Result
         }
         next = ordinal + 1;
     }
-    reader.finish()?;
-    Ok(ordinals)
+    reader.finish()
 }
 
 /// A set of ordinals: a sorted list while it is short or came as one, else a bitmap.
@@ -140,35 +153,82 @@ impl Set {
     pub(crate) fn into_sorted(self) -> Vec<u32> {
         match self {
             Set::List(list) => list,
-            Set::Bitmap(bitmap) => bitmap.into_iter().collect(),
+            Set::Bitmap(bitmap) => {
+                let mut ordinals = Vec::with_capacity(bitmap.len() as usize);
+                let mut ranges = bitmap.iter();
+                while let Some(range) = ranges.next_range() {
+                    ordinals.extend(range);
+                }
+                ordinals
+            }
         }
     }
 }
 
 /// Collects the union of many postings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Union {
+    series_count: u32,
     listed: Vec<u32>,
     bitmap: RoaringBitmap,
 }
 
 impl Union {
-    pub(crate) fn add(&mut self, set: Set) {
-        match set {
-            Set::List(list) => self.listed.extend(list),
-            Set::Bitmap(bitmap) => self.bitmap |= bitmap,
-        }
+    /// Of nothing yet; all ordinals are below `series_count`.
+    pub(crate) fn new(series_count: u32) -> Self {
+        Union { series_count, listed: Vec::new(), bitmap: RoaringBitmap::new() }
     }
 
+    /// Adds the postings that `bytes` hold whole.
+    ///
+    /// # Errors
+    /// As [`read_postings`].
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<()> {
+        let (count, mut reader) = read_count(bytes, self.series_count)?;
+        if count > LIST_COUNT_MAX {
+            self.bitmap |= read_bitmap(reader.rest(), count, self.series_count)?;
+            return Ok(());
+        }
+        read_list(&mut reader, count, self.series_count, &mut self.listed)
+    }
+
+    /// The ordinals of all.
     pub(crate) fn finish(mut self) -> Set {
-        self.listed.sort_unstable();
-        self.listed.dedup();
+        if self.listed.len() > self.series_count as usize / DENSE_PART {
+            self.listed = sort_by_bits(&self.listed, self.series_count);
+        } else {
+            self.listed.sort_unstable();
+            self.listed.dedup();
+        }
         if self.bitmap.is_empty() {
             return Set::List(self.listed);
         }
-        self.bitmap.extend(self.listed);
+        if let Ok(listed) = RoaringBitmap::from_sorted_iter(self.listed) {
+            self.bitmap |= listed;
+        }
         Set::Bitmap(self.bitmap)
     }
+}
+
+/// When more than one in so many series is listed, sorting them costs more than walking a bit for each.
+const DENSE_PART: usize = 256;
+
+/// `ordinals` in order and each once, by way of a bit for each of `0..count`.
+fn sort_by_bits(ordinals: &[u32], count: u32) -> Vec<u32> {
+    let mut words = vec![0u64; count.div_ceil(u64::BITS) as usize];
+    for ordinal in ordinals {
+        if let Some(word) = words.get_mut(*ordinal as usize / 64) {
+            *word |= 1 << (ordinal % 64);
+        }
+    }
+    let mut sorted = Vec::with_capacity(ordinals.len());
+    for (index, mut word) in words.into_iter().enumerate() {
+        while word != 0 {
+            sorted.push(index as u32 * 64 + word.trailing_zeros());
+            word &= word - 1;
+        }
+    }
+    sorted
 }
 
 #[cfg(test)]
@@ -240,10 +300,12 @@ mod tests {
             a in prop::collection::btree_set(0u32..300, 0..60),
             b in prop::collection::btree_set(0u32..300, 0..60),
         ) {
-            let mut union = Union::default();
-            union.add(set(&a));
-            union.add(set(&b));
-            prop_assert_eq!(union.finish().into_sorted(), (&a | &b).into_iter().collect::<Vec<_>>());
+            for series_count in [300, 1 << 20] {
+                let mut union = Union::new(series_count);
+                union.read(&encoded(&a.iter().copied().collect::<Vec<_>>())).unwrap();
+                union.read(&encoded(&b.iter().copied().collect::<Vec<_>>())).unwrap();
+                prop_assert_eq!(union.finish().into_sorted(), (&a | &b).into_iter().collect::<Vec<_>>());
+            }
             prop_assert_eq!(set(&a).intersect(set(&b)).into_sorted(), (&a & &b).into_iter().collect::<Vec<_>>());
             prop_assert_eq!(set(&a).subtract(&set(&b)).into_sorted(), (&a - &b).into_iter().collect::<Vec<_>>());
         }

@@ -120,9 +120,7 @@ impl Index {
 
     /// The text of a symbol and the ordinals of the series that carry it; for verification.
     pub(crate) fn symbol(&self, rank: u32) -> Result<(Vec<u8>, Vec<u32>)> {
-        let mut text = Vec::new();
-        self.symbols.text_into(rank, &mut text)?;
-        Ok((text, self.read(rank)?.into_sorted()))
+        Ok((self.symbols.text(rank)?, self.read(rank)?.into_sorted()))
     }
 
     fn plan(&self, matcher: &Matcher) -> Plan {
@@ -181,9 +179,9 @@ impl Index {
     }
 
     fn union(&self, ranks: &[u32]) -> Result<Set> {
-        let mut union = Union::default();
+        let mut union = Union::new(self.series_count);
         for rank in ranks {
-            union.add(self.read(*rank)?);
+            union.read(self.postings_of(*rank)?)?;
         }
         Ok(union.finish())
     }

@@ -64,12 +64,12 @@ impl Texts {
         distinct.sort_unstable();
         distinct.dedup();
         let mut texts = Texts { ends: Vec::with_capacity(distinct.len()), bytes: Vec::new() };
-        for rank in distinct {
-            let start = texts.bytes.len();
-            symbols.text_into(rank, &mut texts.bytes)?;
-            check_tag(texts.bytes.get(start..).unwrap_or_default())?;
+        symbols.texts(&distinct, |rank, text| {
+            check_tag(text)?;
+            texts.bytes.extend_from_slice(text);
             texts.ends.push((rank, texts.bytes.len()));
-        }
+            Ok(())
+        })?;
         Ok(texts)
     }
 

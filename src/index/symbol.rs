@@ -13,7 +13,6 @@ use regex_automata::Anchored;
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::util::start;
-use regex_automata::util::syntax;
 
 use crate::error::{Error, Result};
 use crate::model::{NAME_KEY, Regex};
@@ -116,21 +115,51 @@ impl Symbols {
         rank_here(at)
     }
 
-    /// Appends the text of the symbol `rank` to `text`.
-    pub(crate) fn text_into(&self, rank: u32, text: &mut Vec<u8>) -> Result<()> {
-        let mut at = self.root();
-        let rank = u64::from(rank);
-        loop {
-            if at.rank == rank && at.node.is_final() {
-                return Ok(());
+    /// Visits the texts of `ranks`, which rise.
+    ///
+    /// # Errors
+    /// `Corruption` for a rank that has no text, and those of `visit`.
+    pub(crate) fn texts(&self, ranks: &[u32], mut visit: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
+        let mut text = Vec::new();
+        // The way to the last text: each node, and the first rank that is not below it.
+        let mut way = vec![(self.root(), self.len() as u64)];
+        for rank in ranks {
+            let wanted = u64::from(*rank);
+            while way.pop_if(|(_, end)| *end <= wanted).is_some() {
+                text.pop();
             }
-            // Outputs rise with the input byte, so the last one not above the rank leads to it.
-            let (node, rest) = (at.node, rank.checked_sub(at.rank).ok_or_else(damaged)?);
-            let above = first_where(node.len(), |index| node.transition(index).out.value() > rest);
-            let transition = node.transition(above.checked_sub(1).ok_or_else(damaged)?);
-            text.push(transition.inp);
-            at = Position { node: self.0.node(transition.addr), rank: at.rank + transition.out.value() };
+            loop {
+                let (at, end) = *way.last().ok_or_else(damaged)?;
+                if at.rank == wanted && at.node.is_final() {
+                    break;
+                }
+                // Outputs rise with the input byte, so the last one not above the rank leads to it.
+                let rest = wanted.checked_sub(at.rank).ok_or_else(damaged)?;
+                let above = first_where(at.node.len(), |index| at.node.transition(index).out.value() > rest);
+                let transition = at.node.transition(above.checked_sub(1).ok_or_else(damaged)?);
+                let end = if above == at.node.len() {
+                    end
+                } else {
+                    at.rank + at.node.transition(above).out.value()
+                };
+                let below =
+                    Position { node: self.0.node(transition.addr), rank: at.rank + transition.out.value() };
+                text.push(transition.inp);
+                way.push((below, end));
+            }
+            visit(*rank, &text)?;
         }
+        Ok(())
+    }
+
+    /// The text of the symbol `rank`.
+    pub(crate) fn text(&self, rank: u32) -> Result<Vec<u8>> {
+        let mut found = Vec::new();
+        self.texts(&[rank], |_, text| {
+            found.extend_from_slice(text);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// All tag keys, sorted, with their ranks; the metric name is under [`NAME_KEY`].
@@ -207,12 +236,19 @@ impl Symbols {
             }
             let transition = at.node.transition(*next);
             *next += 1;
-            if let Some(state) = filter.step(*state, transition.inp) {
-                let below =
-                    Position { node: self.0.node(transition.addr), rank: at.rank + transition.out.value() };
-                text.push(transition.inp);
+            let Some(state) = filter.step(*state, transition.inp) else { continue };
+            let below =
+                Position { node: self.0.node(transition.addr), rank: at.rank + transition.out.value() };
+            text.push(transition.inp);
+            if !below.node.is_empty() {
                 stack.push((below, state, 0));
+                continue;
             }
+            // Nine of ten nodes are ends of texts; they need no place on the stack.
+            if filter.accepts(state) {
+                visit(&text, rank_here(below).unwrap_or(u32::MAX));
+            }
+            text.pop();
         }
     }
 }
@@ -284,28 +320,18 @@ impl Filter for Keys {
     }
 }
 
-/// Memory for the states of one regular expression, in bytes; one that needs more is matched value by value.
-const AUTOMATON_SIZE_MAX: usize = 2 << 20;
-
-/// A regular expression as a deterministic automaton, built as it is walked.
-struct Automaton {
-    dfa: DFA,
+/// A regular expression as a deterministic automaton, whose states are made as they are reached.
+struct Automaton<'r> {
+    dfa: &'r DFA,
     cache: Cache,
     gave_up: bool,
 }
 
-impl Automaton {
-    /// None when the expression takes too much room.
-    fn new(regex: &Regex) -> Option<Self> {
-        // Clearing the cache would make the states on the walk's stack invalid, hence no clearing at all.
-        let config = DFA::config().cache_capacity(AUTOMATON_SIZE_MAX).minimum_cache_clear_count(Some(0));
-        let dfa = DFA::builder()
-            .configure(config)
-            .syntax(syntax::Config::new().dot_matches_new_line(true))
-            .build(&format!("^(?:{})$", regex.pattern()))
-            .ok()?;
-        let cache = dfa.create_cache();
-        Some(Automaton { dfa, cache, gave_up: false })
+impl<'r> Automaton<'r> {
+    /// None when there is no such automaton.
+    fn new(regex: &'r Regex) -> Option<Self> {
+        let dfa = regex.automaton()?;
+        Some(Automaton { dfa, cache: dfa.create_cache(), gave_up: false })
     }
 
     fn checked<E>(&mut self, state: std::result::Result<LazyStateID, E>) -> Option<LazyStateID> {
@@ -319,7 +345,7 @@ impl Automaton {
     }
 }
 
-impl Filter for Automaton {
+impl Filter for Automaton<'_> {
     type State = LazyStateID;
 
     fn start(&mut self) -> Option<LazyStateID> {
@@ -369,12 +395,11 @@ mod tests {
     fn ranks_and_texts_are_each_others_inverse() {
         let symbols = small();
         for rank in 0..symbols.len() as u32 {
-            let mut text = Vec::new();
-            symbols.text_into(rank, &mut text).unwrap();
+            let text = symbols.text(rank).unwrap();
             let mut parts = text.split(|b| *b == VALUE_MARK).map(|part| std::str::from_utf8(part).unwrap());
             assert_eq!(symbols.rank(parts.next().unwrap(), parts.next()), Some(rank));
         }
-        assert!(symbols.text_into(symbols.len() as u32, &mut Vec::new()).is_err());
+        assert!(symbols.text(symbols.len() as u32).is_err());
         assert_eq!(symbols.rank("a", Some("2")), None);
         assert_eq!(symbols.rank("c", None), None);
     }
@@ -387,6 +412,22 @@ mod tests {
         assert_eq!(values(&symbols, "a"), ["1", "12", "x", "\u{1f9ca}"]);
         assert_eq!(values(&symbols, "b"), [""]);
         assert_eq!(values(&symbols, "nothing"), [""; 0]);
+    }
+
+    #[test]
+    fn texts_of_rising_ranks_are_found_on_one_way() {
+        let symbols = small();
+        let all: Vec<u32> = (0..symbols.len() as u32).collect();
+        for step in 1..5 {
+            for first in 0..3 {
+                let ranks: Vec<u32> = all.iter().copied().skip(first).step_by(step).collect();
+                let mut found = Vec::new();
+                symbols.texts(&ranks, |rank, text| Ok(found.push((rank, text.to_vec())))).unwrap();
+                let expected: Vec<_> =
+                    ranks.iter().map(|rank| (*rank, symbols.text(*rank).unwrap())).collect();
+                assert_eq!(found, expected);
+            }
+        }
     }
 
     #[track_caller]
@@ -447,7 +488,8 @@ mod tests {
         let texts: Vec<String> = (0..500).map(|_| text()).collect();
         let symbols = symbols(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         let pattern = "(a|b)*a(a|b){20}";
-        let mut automaton = Automaton::new(&Regex::new(pattern).unwrap()).unwrap();
+        let regex = Regex::new(pattern).unwrap();
+        let mut automaton = Automaton::new(&regex).unwrap();
         symbols.walk(symbols.values_of("k").unwrap(), &mut automaton, &mut |_, _| {});
         assert!(automaton.gave_up);
         check_regex(&symbols, pattern);

@@ -1,9 +1,11 @@
 //! Predicates over metric names and tags, by which series are selected.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use regex_automata::hybrid::dfa::DFA;
 use regex_automata::meta;
+use regex_automata::util::syntax;
 
 use crate::error::{Error, Result};
 use crate::model::SeriesKey;
@@ -16,6 +18,18 @@ pub const NAME_KEY: &str = "__name__";
 pub struct Regex {
     pattern: Arc<str>,
     compiled: Arc<meta::Regex>,
+    automaton: Arc<OnceLock<Option<DFA>>>,
+}
+
+/// Memory for the states of one automaton while it is walked, in bytes.
+const AUTOMATON_SIZE_MAX: usize = 2 << 20;
+
+fn syntax() -> syntax::Config {
+    syntax::Config::new().dot_matches_new_line(true)
+}
+
+fn anchored(pattern: &str) -> String {
+    format!("^(?:{pattern})$")
 }
 
 impl Regex {
@@ -25,15 +39,14 @@ impl Regex {
     /// `InvalidInput` with the reason when the pattern does not compile or would take more than 10 MiB.
     pub fn new(pattern: &str) -> Result<Self> {
         let config = meta::Regex::config().nfa_size_limit(Some(10 << 20)).onepass_size_limit(Some(1 << 20));
-        let compiled = meta::Regex::builder()
-            .configure(config)
-            .syntax(regex_automata::util::syntax::Config::new().dot_matches_new_line(true))
-            .build(&format!("^(?:{pattern})$"))
-            .map_err(|error| {
-                let reason = error.syntax_error().map_or_else(|| error.to_string(), ToString::to_string);
-                Error::invalid_input(format!("regular expression {pattern:?}: {reason}"))
-            })?;
-        Ok(Regex { pattern: pattern.into(), compiled: Arc::new(compiled) })
+        let compiled =
+            meta::Regex::builder().configure(config).syntax(syntax()).build(&anchored(pattern)).map_err(
+                |error| {
+                    let reason = error.syntax_error().map_or_else(|| error.to_string(), ToString::to_string);
+                    Error::invalid_input(format!("regular expression {pattern:?}: {reason}"))
+                },
+            )?;
+        Ok(Regex { pattern: pattern.into(), compiled: Arc::new(compiled), automaton: Arc::default() })
     }
 
     /// The pattern as it was given, without anchors.
@@ -44,6 +57,17 @@ impl Regex {
     /// Whether it matches the whole of `text`.
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)
+    }
+
+    /// The same expression as an automaton that sorted texts are walked with, built when first asked for;
+    /// none when there is no such automaton. It never forgets a state: when its states outgrow their
+    /// memory, it gives up.
+    pub(crate) fn automaton(&self) -> Option<&DFA> {
+        let build = || {
+            let config = DFA::config().cache_capacity(AUTOMATON_SIZE_MAX).minimum_cache_clear_count(Some(0));
+            DFA::builder().configure(config).syntax(syntax()).build(&anchored(&self.pattern)).ok()
+        };
+        self.automaton.get_or_init(build).as_ref()
     }
 }
 
