@@ -34,7 +34,9 @@ mod wal;
 
 pub use block::ReadMode;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use db::{AtDiskCap, Background, Batch, Db, Durability, Options, Receipt, Recovery, Series, Stats};
+pub use db::{
+    AtDiskCap, Background, Batch, Db, Durability, Options, Reader, Receipt, Recovery, Series, Stats,
+};
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};
 pub use model::*;

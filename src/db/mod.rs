@@ -9,6 +9,7 @@ mod batch;
 mod commit;
 mod maintenance;
 mod options;
+mod reader;
 mod recover;
 mod series;
 mod snapshot;
@@ -36,6 +37,7 @@ use crate::wal::{DeleteRecord, MetadataRecord};
 
 pub use batch::Batch;
 pub use options::{AtDiskCap, Background, Durability, Options};
+pub use reader::Reader;
 pub use recover::Recovery;
 pub use series::Series;
 pub use stats::Stats;
@@ -106,6 +108,24 @@ impl Db {
         let threads = Threads::start(&inner)?;
         let closer = Arc::new(Closer { inner: inner.clone(), threads: Mutex::new(Some(threads)) });
         Ok(Db { inner, closer })
+    }
+
+    /// Opens the database in the directory `path` for reading only, beside its writer or without one: takes no lock and
+    /// writes not a byte, so a read-only directory will do.
+    ///
+    /// # Errors
+    /// As [`Db::open_reader_with`].
+    pub fn open_reader(path: impl AsRef<Path>) -> Result<Reader> {
+        Self::open_reader_with(path, Options::default())
+    }
+
+    /// As [`Db::open_reader`], with options; those that concern writing have no effect.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no database, `InvalidInput` when the directory holds something else, `Busy` when the
+    /// writer changes files faster than they can be read, `UnsupportedVersion`, `Corruption`, `Io`.
+    pub fn open_reader_with(path: impl AsRef<Path>, options: Options) -> Result<Reader> {
+        Reader::open(path.as_ref(), options)
     }
 
     /// The directory.
@@ -316,14 +336,7 @@ impl fmt::Debug for Db {
 
 impl Pin for Inner {
     fn pin(&self) -> Result<Snapshot> {
-        let version = self.version();
-        Ok(Snapshot {
-            sources: version.sources(),
-            tombstones: version.tombstones.clone(),
-            floor: version.floor,
-            damaged: version.damaged.clone(),
-            env: self.env().clone(),
-        })
+        Ok(self.version().pin(self.env()))
     }
 }
 

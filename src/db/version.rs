@@ -6,12 +6,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::block::{BlockMeta, BlockReader};
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::head::{Head, HeadSamples};
 use crate::manifest::Tombstone;
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 use crate::query::Damaged;
-use crate::query::source::{PageInfo, Source};
+use crate::query::source::{PageInfo, Snapshot, Source};
 
 /// The live set between two edits. Replaced whole, never changed.
 #[derive(Clone, Debug)]
@@ -37,6 +38,17 @@ impl Version {
         let heads = self.frozen.iter().chain([&self.active]).filter(|head| !head.is_empty());
         let heads = heads.map(|head| Arc::new(HeadSource::new(head.clone())) as Arc<dyn Source>);
         blocks.chain(heads).collect()
+    }
+
+    /// What a query that begins now sees.
+    pub(super) fn pin(&self, env: &Env) -> Snapshot {
+        Snapshot {
+            sources: self.sources(),
+            tombstones: self.tombstones.clone(),
+            floor: self.floor,
+            damaged: self.damaged.clone(),
+            env: env.clone(),
+        }
     }
 
     /// Drops the tombstones that no source is old enough for.

@@ -264,3 +264,38 @@ fn threads_write_and_the_interval_syncs_in_silence() {
     assert_eq!(db.stats().background_failures, 0, "{:?}", db.stats().last_background_failure);
     db.close().unwrap();
 }
+
+#[test]
+fn a_reader_sees_what_the_writer_does_and_writes_nothing() {
+    let env = Env::simulated(9);
+    let db = open(&env);
+    let write = |from: i64| {
+        let mut batch = Batch::new();
+        for n in from..from + 100 {
+            batch.push_named("m", &[], at(n), ValueRef::F64(n as f64)).unwrap();
+        }
+        db.write(&mut batch).unwrap();
+    };
+    let files = || ["", "wal", "blocks"].map(|dir| env.fs.list(&Path::new(ROOT).join(dir)).unwrap());
+    write(0);
+    let before = files();
+    let reader = Db::open_reader_with(ROOT, options(&env)).unwrap();
+    assert_eq!(files(), before);
+    let times = |reader: &icecore::Reader| single(reader.query(Selector::name("m")).run().unwrap()).0;
+    assert_eq!(times(&reader), (0..100).collect::<Vec<_>>());
+    write(100);
+    reader.refresh().unwrap();
+    assert_eq!(times(&reader), (0..200).collect::<Vec<_>>());
+    db.flush().unwrap();
+    write(200);
+    db.delete(&Selector::name("m"), TimeRange { start: at(50), end: at(210) }).unwrap();
+    reader.refresh().unwrap();
+    let expected: Vec<i64> = (0..50).chain(210..300).collect();
+    assert_eq!(times(&reader), expected);
+    db.flush().unwrap();
+    db.compact().unwrap();
+    reader.refresh().unwrap();
+    assert_eq!(times(&reader), expected);
+    assert_eq!(reader.last_lsn(), db.stats().visible_lsn);
+    assert_eq!(Db::open_reader_with("/none", options(&env)).unwrap_err().kind(), ErrorKind::NotFound);
+}
