@@ -5,6 +5,7 @@
 //! where pages end.
 
 use crate::chunk::merge::ColumnSlice;
+use crate::chunk::page::PAGE_SAMPLE_COUNT_MAX;
 use crate::codec::exact::{ExactSum, Scale};
 use crate::model::is_stale;
 
@@ -13,6 +14,9 @@ const DETAIL_COUNT_MIN: usize = 128;
 
 /// Below this, doubles hold every integer.
 const INTEGER_MAX: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
+
+/// So many of these as a page has samples still add to less.
+const SMALL_INTEGER_MAX: i64 = (1 << f64::MANTISSA_DIGITS) / PAGE_SAMPLE_COUNT_MAX as i64;
 
 /// What is known of a page.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,6 +132,9 @@ fn detail_f64(values: &[f64]) -> Option<Detail<f64, (f64, f64)>> {
     if values.len() < DETAIL_COUNT_MIN {
         return None;
     }
+    if let Some(detail) = detail_of_integers(values) {
+        return Some(detail);
+    }
     let (scale, min, max) = Scale::of(values)?;
     let mut before = first;
     let mut reset_count = 0;
@@ -155,6 +162,38 @@ fn detail_f64(values: &[f64]) -> Option<Detail<f64, (f64, f64)>> {
         before = *value;
     }
     Some(Detail { min, max, sum: sum.to_pair()?, reset_count, reset_sum: reset_sum.to_pair()? })
+}
+
+/// The same for doubles that are small integers, the usual case, where 64 bits hold the sums. Gives up at
+/// the first block with another value.
+fn detail_of_integers(values: &[f64]) -> Option<Detail<f64, (f64, f64)>> {
+    const BLOCK: usize = 64;
+    let (mut min, mut max, mut before) = (i64::MAX, i64::MIN, i64::MIN);
+    let (mut sum, mut reset_count, mut reset_sum) = (0i64, 0u32, 0i64);
+    for block in values.chunks(BLOCK) {
+        let mut all_whole = true;
+        for value in block {
+            let integer = *value as i64;
+            all_whole &= (integer as f64).to_bits() == value.to_bits();
+            let reset = integer < before;
+            min = min.min(integer);
+            max = max.max(integer);
+            sum = sum.wrapping_add(integer);
+            reset_count += u32::from(reset);
+            reset_sum = reset_sum.wrapping_add(if reset { before } else { 0 });
+            before = integer;
+        }
+        if !all_whole || min < -SMALL_INTEGER_MAX || max > SMALL_INTEGER_MAX {
+            return None;
+        }
+    }
+    Some(Detail {
+        min: min as f64,
+        max: max as f64,
+        sum: (sum as f64, 0.0),
+        reset_count,
+        reset_sum: (reset_sum as f64, 0.0),
+    })
 }
 
 fn detail_i64(values: &[i64]) -> Option<Detail<i64, i128>> {
@@ -263,6 +302,26 @@ mod tests {
         assert_eq!(detail(&values).unwrap().sum, expected.to_pair().unwrap());
         values[6] = 1e300;
         assert_eq!(detail(&values), None);
+    }
+
+    #[test]
+    fn small_integers_have_the_aggregate_of_doubles() {
+        let values: Vec<f64> = (0..2048).map(|i| f64::from(i * i * 31 % 1009 - 500) * 8e9).collect();
+        let fast = detail_of_integers(&values).unwrap();
+        let mut slow = values.clone();
+        slow.push(0.5);
+        let slow = combine_f64(
+            &Summary { first: 0.0, last: 0.0, detail: Some(fast.clone()) },
+            &Summary { first: 0.5, last: 0.5, detail: constant_detail(0.5, 1) },
+        )
+        .map(|combined| (combined.sum, detail(&slow).unwrap().sum));
+        assert!(slow.is_some_and(|(combined, whole)| combined == whole));
+        let mut resets = ExactSum::new();
+        let pairs = values.windows(2).filter(|pair| pair[1] < pair[0]);
+        pairs.clone().for_each(|pair| resets.add(pair[0]));
+        assert_eq!((fast.reset_count as usize, fast.reset_sum), (pairs.count(), resets.to_pair().unwrap()));
+        assert_eq!(fast.min, values.iter().copied().fold(f64::INFINITY, f64::min));
+        assert_eq!(fast.max, values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
     }
 
     #[test]

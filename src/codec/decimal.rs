@@ -30,6 +30,13 @@ pub(crate) fn to_integer(value: f64, exponent: u8) -> Option<i64> {
     (from_integer(integer, exponent).to_bits() == value.to_bits()).then_some(integer)
 }
 
+/// [`to_integer`] at exponent 0.
+#[inline]
+fn to_whole(value: f64) -> Option<i64> {
+    let integer = value as i64;
+    ((integer as f64).to_bits() == value.to_bits()).then_some(integer)
+}
+
 /// The value that `integer` stands for at `exponent`, which is at most [`EXPONENT_MAX`].
 #[inline]
 pub(crate) fn from_integer(integer: i64, exponent: u8) -> f64 {
@@ -68,20 +75,26 @@ pub(crate) struct Decimals {
 impl Decimals {
     /// The column, if an exponent suits most of its values.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
-        let exponent = probe(values)?;
+        match probe(values)? {
+            0 => Self::at(values, 0, to_whole),
+            exponent => Self::at(values, exponent, |value| to_integer(value, exponent)),
+        }
+    }
+
+    fn at(values: &[f64], exponent: u8, to_integer: impl Fn(f64) -> Option<i64>) -> Option<Self> {
         let exception_count_max = values.len() / EXCEPTION_SHARE;
         let mut integers = Vec::with_capacity(values.len());
         let mut exceptions = Vec::new();
-        let mut before = values.iter().find_map(|value| to_integer(*value, exponent))?;
+        let mut before = values.iter().find_map(|value| to_integer(*value))?;
         for (position, value) in values.iter().enumerate() {
-            match to_integer(*value, exponent) {
+            match to_integer(*value) {
                 Some(integer) => before = integer,
                 None => exceptions.push((position, value.to_bits())),
             }
-            if exceptions.len() > exception_count_max {
-                return None;
-            }
             integers.push(before);
+        }
+        if exceptions.len() > exception_count_max {
+            return None;
         }
         Some(Decimals { exponent, integers, exceptions })
     }

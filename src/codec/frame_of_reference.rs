@@ -13,25 +13,42 @@ use crate::error::{Error, Result};
 /// Set in the width byte of a block that has exceptions.
 const FLAG_EXCEPTIONS: u8 = 0x80;
 
+/// How many lengths in bits a residual can have.
+const LENGTH_COUNT: usize = u64::BITS as usize + 1;
+
 /// Appends `values`, of which there is at least one, with or without differences, whichever is smaller.
 pub(crate) fn encode(values: &[i64], out: &mut Vec<u8>) {
     let shape = Shape::of(values);
     let plain = shape.residuals(values);
     let mut deltas = plain.clone();
     to_deltas(&mut deltas);
-    let plain_plan = Plan::of(&plain);
-    let delta_plan = Plan::of(&deltas);
-    let delta = delta_plan.cost < plain_plan.cost;
+    let (plain_form, delta_form) = (Form::of(&plain), Form::of(&deltas));
+    let delta = delta_form.weight < plain_form.weight;
     Shape { delta, ..shape }.put(out);
-    let (residuals, plan) = if delta { (deltas, delta_plan) } else { (plain, plain_plan) };
-    put_blocks(&residuals, &plan, out);
+    let (residuals, form) = if delta { (deltas, delta_form) } else { (plain, plain_form) };
+    put_blocks(&residuals, &form, out);
 }
 
-/// The parameters of every block of a column.
-struct Plan {
-    blocks: Vec<BlockPlan>,
-    /// Estimated size in bits.
-    cost: usize,
+/// Residuals at a glance.
+struct Form {
+    /// The smallest of each block.
+    bases: Vec<i64>,
+    /// The bits that residuals have above them. Cheaper to find than the size, and in nearly all columns it
+    /// orders the two forms alike.
+    weight: usize,
+}
+
+impl Form {
+    fn of(residuals: &[i64]) -> Self {
+        let mut form = Form { bases: Vec::with_capacity(residuals.len() / BLOCK_VALUE_COUNT + 1), weight: 0 };
+        for block in residuals.chunks(BLOCK_VALUE_COUNT) {
+            let base = block.iter().copied().min().unwrap_or_default();
+            form.weight +=
+                block.iter().map(|residual| bits::bit_length(above(*residual, base)) as usize).sum::<usize>();
+            form.bases.push(base);
+        }
+        form
+    }
 }
 
 /// The parameters of one block.
@@ -40,31 +57,28 @@ struct BlockPlan {
     base: i64,
     width: u32,
     exception_count: usize,
+    /// Estimated size in bits.
     cost: usize,
 }
 
-impl Plan {
-    fn of(residuals: &[i64]) -> Self {
-        let blocks: Vec<_> = residuals.chunks(BLOCK_VALUE_COUNT).map(BlockPlan::of).collect();
-        let cost = blocks.iter().map(|block| block.cost).sum();
-        Plan { blocks, cost }
-    }
-}
-
 impl BlockPlan {
-    fn of(residuals: &[i64]) -> Self {
-        let base = residuals.iter().copied().min().unwrap_or_default();
-        let mut counts = [0u8; u64::BITS as usize + 1];
-        for residual in residuals {
-            counts[bits::bit_length(above(*residual, base)) as usize] += 1;
+    fn of(residuals: &[i64], base: i64) -> Self {
+        // Two tables in turn: equal lengths that follow each other would wait for one counter.
+        let (mut counts, mut others) = ([0u8; LENGTH_COUNT], [0u8; LENGTH_COUNT]);
+        for pair in residuals.chunks(2) {
+            counts[bits::bit_length(above(pair[0], base)) as usize] += 1;
+            if let Some(residual) = pair.get(1) {
+                others[bits::bit_length(above(*residual, base)) as usize] += 1;
+            }
         }
+        counts.iter_mut().zip(others).for_each(|(count, other)| *count += other);
         let top = counts.iter().rposition(|count| *count != 0).unwrap_or_default() as u32;
         Self::cheapest(residuals.len(), base, &counts, top)
     }
 
     /// The width with the smallest estimate, given how many residuals have each bit length. An exception
     /// costs its position and its high bits, taken to be as long as the longest.
-    fn cheapest(count: usize, base: i64, counts: &[u8; u64::BITS as usize + 1], top: u32) -> Self {
+    fn cheapest(count: usize, base: i64, counts: &[u8; LENGTH_COUNT], top: u32) -> Self {
         let width = bits::width_for(top);
         let mut best = BlockPlan { base, width, exception_count: 0, cost: count * width as usize };
         let mut exception_count = 0;
@@ -88,10 +102,11 @@ fn above(residual: i64, base: i64) -> u64 {
     residual.wrapping_sub(base) as u64
 }
 
-fn put_blocks(residuals: &[i64], plan: &Plan, out: &mut Vec<u8>) {
+fn put_blocks(residuals: &[i64], form: &Form, out: &mut Vec<u8>) {
     let mut packed = Vec::with_capacity(BLOCK_VALUE_COUNT);
     let mut base_before = 0i64;
-    for (residuals, block) in residuals.chunks(BLOCK_VALUE_COUNT).zip(&plan.blocks) {
+    for (residuals, base) in residuals.chunks(BLOCK_VALUE_COUNT).zip(&form.bases) {
+        let block = BlockPlan::of(residuals, *base);
         let flag = if block.exception_count > 0 { FLAG_EXCEPTIONS } else { 0 };
         put_u8(out, block.width as u8 | flag);
         put_ivarint(out, block.base.wrapping_sub(base_before));
@@ -99,7 +114,7 @@ fn put_blocks(residuals: &[i64], plan: &Plan, out: &mut Vec<u8>) {
         packed.clear();
         packed.extend(residuals.iter().map(|residual| above(*residual, block.base)));
         if block.exception_count > 0 {
-            put_exceptions(&mut packed, block, out);
+            put_exceptions(&mut packed, &block, out);
         }
         bits::pack(&packed, block.width, out);
     }
