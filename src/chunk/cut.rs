@@ -8,8 +8,9 @@ use std::ops::Range;
 use crate::chunk::merge::ColumnSlice;
 use crate::chunk::page::PAGE_SAMPLE_COUNT_MAX;
 
-/// A stretch of the clock is long enough for a page when it holds this many samples at the usual step.
-const PAGE_SAMPLE_COUNT_WANTED: i64 = 512;
+/// A stretch of the clock is long enough for a page when it holds this many samples at the usual step;
+/// why so many is in `docs/decisions/0011-page-length.md`.
+const PAGE_SAMPLE_COUNT_WANTED: i64 = 1_024;
 /// A page goes on into the next stretch while it has fewer samples than this.
 const PAGE_SAMPLE_COUNT_MIN: usize = 128;
 /// Most bytes of strings in a page, unless a single string is longer.
@@ -18,33 +19,42 @@ pub(crate) const PAGE_BYTES_SIZE_MAX: usize = 64 << 10;
 const STEP_PROBE_COUNT: usize = 63;
 
 const SECOND: i64 = 1_000_000_000;
-const DAY: i64 = 86_400 * SECOND;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
 
-/// Lengths of stretches, each of which divides the days or is whole days.
-const LADDER: [i64; 24] = [
+/// Lengths of stretches, each of which divides the day or is whole days. Steps that divide the minute,
+/// the hour or the day find one that holds 1,024 to 2,048 of them.
+const LADDER: [i64; 30] = [
     SECOND,
     2 * SECOND,
     5 * SECOND,
     10 * SECOND,
+    20 * SECOND,
     30 * SECOND,
-    60 * SECOND,
-    2 * 60 * SECOND,
-    5 * 60 * SECOND,
-    10 * 60 * SECOND,
-    30 * 60 * SECOND,
-    3_600 * SECOND,
-    2 * 3_600 * SECOND,
-    6 * 3_600 * SECOND,
-    12 * 3_600 * SECOND,
+    MINUTE,
+    2 * MINUTE,
+    5 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    HOUR,
+    2 * HOUR,
+    3 * HOUR,
+    6 * HOUR,
+    12 * HOUR,
     DAY,
     2 * DAY,
     5 * DAY,
     10 * DAY,
+    20 * DAY,
     30 * DAY,
+    50 * DAY,
     100 * DAY,
-    300 * DAY,
+    200 * DAY,
+    500 * DAY,
     1_000 * DAY,
-    3_000 * DAY,
+    2_000 * DAY,
+    5_000 * DAY,
     10_000 * DAY,
 ];
 
@@ -137,20 +147,28 @@ mod tests {
 
     #[test]
     fn pages_end_at_round_times() {
-        check_counts(&line(0, 10 * SECOND, 8640), &[720; 12]);
-        check_counts(&line(0, SECOND, 7200), &[600; 12]);
-        check_counts(&line(-1800 * SECOND, SECOND, 1200), &[600; 2]);
-        check_counts(&line(0, 3600 * SECOND, 1440), &[720; 2]);
-        check_counts(&line(0, SECOND / 1000, 4000), &[1000; 4]);
+        check_counts(&line(0, 10 * SECOND, 8640), &[1080; 8]);
+        check_counts(&line(0, SECOND, 7200), &[1800; 4]);
+        check_counts(&line(-600 * SECOND, SECOND, 2400), &[600, 1800]);
+        check_counts(&line(0, HOUR, 2400), &[1200; 2]);
+        check_counts(&line(0, SECOND / 1000, 4000), &[2000; 2]);
         check_counts(&[], &[]);
         check_counts(&[42], &[1]);
     }
 
     #[test]
+    fn usual_steps_find_a_stretch_without_cuts_by_count() {
+        for seconds in [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 86_400] {
+            let count = stretch_for(seconds * SECOND) / (seconds * SECOND);
+            assert!((1024..=2048).contains(&count), "{count} samples at a step of {seconds} s");
+        }
+    }
+
+    #[test]
     fn a_missing_sample_moves_no_border() {
         let mut times = line(0, 10 * SECOND, 8640);
-        times.remove(1000);
-        check_counts(&times, &[720, 719, 720, 720, 720, 720, 720, 720, 720, 720, 720, 720]);
+        times.remove(1500);
+        check_counts(&times, &[1080, 1079, 1080, 1080, 1080, 1080, 1080, 1080]);
     }
 
     #[test]
@@ -161,9 +179,9 @@ mod tests {
 
     #[test]
     fn stretches_with_few_samples_are_joined() {
-        let mut times = line(0, 10 * SECOND, 720);
-        times.extend((0..200).map(|hour| (hour + 3) * 3600 * SECOND));
-        check_counts(&times, &[720, 129, 71]);
+        let mut times = line(0, 10 * SECOND, 1080);
+        times.extend((0..200).map(|index| (index + 2) * 3 * HOUR));
+        check_counts(&times, &[1080, 128, 72]);
         check_counts(&[i64::MIN + 1, 0, i64::MAX - 1], &[3]);
     }
 

@@ -260,7 +260,11 @@ fn decode_decimals(encoding: Encoding, bytes: &[u8], count: usize, out: &mut Vec
     let header = decimal::Header::read(&mut reader, count)?;
     let start = out.len();
     let exponent = header.exponent;
-    if exponent == 0 {
+    if header.narrow {
+        decode_integers(encoding, &mut reader, count, |block| {
+            out.extend(block.iter().map(|integer| decimal::from_narrow_integer(*integer, exponent)));
+        })?;
+    } else if exponent == 0 {
         decode_integers(encoding, &mut reader, count, |block| {
             out.extend(block.iter().map(|integer| *integer as f64));
         })?;

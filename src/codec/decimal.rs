@@ -1,5 +1,6 @@
 //! Doubles as integers: where values are decimals of few digits, `value = integer / 10^exponent`, bit for
-//! bit. Values for which that does not hold are kept apart whole.
+//! bit; where they are floats of 32 bits made longer, `value = (integer / 10^exponent) as f32`. Values for
+//! which that does not hold are kept apart whole.
 //!
 //! Called by [`super::choose`] before the integer encodings, and by page records for the values in them.
 //! Dividing by a power of ten is rounded correctly, so a value printed with up to 15 digits always comes
@@ -21,7 +22,11 @@ const PROBE_COUNT: usize = 32;
 /// One value in this many may be an exception; beyond that the step does not pay.
 const EXCEPTION_SHARE: usize = 8;
 
+/// Beyond this exponent it is tried whether the values are 32-bit floats of fewer digits.
+const NARROW_ABOVE: u8 = 7;
+
 const FLAG_EXCEPTIONS: u8 = 0x80;
+const FLAG_NARROW: u8 = 0x40;
 
 /// The integer that stands for `value` at `exponent`, if there is one.
 #[inline]
@@ -35,6 +40,19 @@ pub(crate) fn to_integer(value: f64, exponent: u8) -> Option<i64> {
 fn to_whole(value: f64) -> Option<i64> {
     let integer = value as i64;
     ((integer as f64).to_bits() == value.to_bits()).then_some(integer)
+}
+
+/// The integer that stands for `value`, a 32-bit float made longer.
+#[inline]
+fn to_narrow_integer(value: f64, exponent: u8) -> Option<i64> {
+    let integer = nearest(value, POWERS[usize::from(exponent)]);
+    (from_narrow_integer(integer, exponent).to_bits() == value.to_bits()).then_some(integer)
+}
+
+/// The 32-bit float, made longer, that `integer` stands for.
+#[inline]
+pub(crate) fn from_narrow_integer(integer: i64, exponent: u8) -> f64 {
+    f64::from(from_integer(integer, exponent) as f32)
 }
 
 /// The value that `integer` stands for at `exponent`, which is at most [`EXPONENT_MAX`].
@@ -63,10 +81,18 @@ pub(crate) fn smallest_exponent(value: f64) -> Option<u8> {
     (0..=EXPONENT_MAX).find(|exponent| to_integer(value, *exponent).is_some())
 }
 
+fn smallest_narrow_exponent(value: f64) -> Option<u8> {
+    if f64::from(value as f32).to_bits() != value.to_bits() || !value.is_finite() {
+        return None;
+    }
+    (0..=EXPONENT_MAX).find(|exponent| to_narrow_integer(value, *exponent).is_some())
+}
+
 /// A column of doubles as integers.
 #[derive(Debug)]
 pub(crate) struct Decimals {
     exponent: u8,
+    narrow: bool,
     /// One for each value. An exception has the integer before it, which costs an encoder least.
     pub(crate) integers: Vec<i64>,
     exceptions: Vec<(usize, u64)>,
@@ -75,13 +101,29 @@ pub(crate) struct Decimals {
 impl Decimals {
     /// The column, if an exponent suits most of its values.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
-        match probe(values)? {
-            0 => Self::at(values, 0, to_whole),
-            exponent => Self::at(values, exponent, |value| to_integer(value, exponent)),
+        match probe(values, smallest_exponent) {
+            Some(0) => Self::at(values, 0, false, to_whole),
+            Some(exponent @ ..=NARROW_ABOVE) => {
+                Self::at(values, exponent, false, |value| to_integer(value, exponent))
+            }
+            long => match (probe(values, smallest_narrow_exponent), long) {
+                (Some(exponent), _) => {
+                    Self::at(values, exponent, true, |value| to_narrow_integer(value, exponent))
+                }
+                (None, Some(exponent)) => {
+                    Self::at(values, exponent, false, |value| to_integer(value, exponent))
+                }
+                (None, None) => None,
+            },
         }
     }
 
-    fn at(values: &[f64], exponent: u8, to_integer: impl Fn(f64) -> Option<i64>) -> Option<Self> {
+    fn at(
+        values: &[f64],
+        exponent: u8,
+        narrow: bool,
+        to_integer: impl Fn(f64) -> Option<i64>,
+    ) -> Option<Self> {
         let exception_count_max = values.len() / EXCEPTION_SHARE;
         let mut integers = Vec::with_capacity(values.len());
         let mut exceptions = Vec::new();
@@ -96,16 +138,17 @@ impl Decimals {
         if exceptions.len() > exception_count_max {
             return None;
         }
-        Some(Decimals { exponent, integers, exceptions })
+        Some(Decimals { exponent, narrow, integers, exceptions })
     }
 
     /// Appends exponent and exceptions; the integers follow in an encoding of the caller's choice.
     pub(crate) fn put_header(&self, out: &mut Vec<u8>) {
+        let unit = self.exponent | if self.narrow { FLAG_NARROW } else { 0 };
         if self.exceptions.is_empty() {
-            put_u8(out, self.exponent);
+            put_u8(out, unit);
             return;
         }
-        put_u8(out, self.exponent | FLAG_EXCEPTIONS);
+        put_u8(out, unit | FLAG_EXCEPTIONS);
         let first = self.exceptions[0].1;
         let all_same = self.exceptions.iter().all(|(_, bits)| *bits == first);
         put_uvarint(out, (self.exceptions.len() as u64) << 1 | u64::from(all_same));
@@ -120,7 +163,7 @@ impl Decimals {
 }
 
 /// The smallest exponent that suits seven of eight values looked at.
-fn probe(values: &[f64]) -> Option<u8> {
+fn probe(values: &[f64], smallest_exponent: impl Fn(f64) -> Option<u8>) -> Option<u8> {
     let step = values.len().div_ceil(PROBE_COUNT);
     let mut looked_at = 0;
     let mut exponents = [0u8; PROBE_COUNT];
@@ -147,6 +190,8 @@ fn probe(values: &[f64]) -> Option<u8> {
 pub(crate) struct Header<'a> {
     /// At which the integers behind the header stand for values.
     pub(crate) exponent: u8,
+    /// Whether those are 32-bit floats.
+    pub(crate) narrow: bool,
     count: usize,
     all_same: bool,
     positions: Reader<'a>,
@@ -160,11 +205,13 @@ impl<'a> Header<'a> {
     /// `Corruption` for an unknown exponent, or exceptions outside the column.
     pub(crate) fn read(reader: &mut Reader<'a>, value_count: usize) -> Result<Self> {
         let first = reader.u8()?;
-        let exponent = first & !FLAG_EXCEPTIONS;
+        let exponent = first & !(FLAG_EXCEPTIONS | FLAG_NARROW);
+        let narrow = first & FLAG_NARROW != 0;
         if exponent > EXPONENT_MAX {
             return Err(Error::corrupt(format!("{exponent} is no decimal exponent")));
         }
-        let mut header = Header { exponent, count: 0, all_same: false, positions: *reader, bits: &[] };
+        let mut header =
+            Header { exponent, narrow, count: 0, all_same: false, positions: *reader, bits: &[] };
         if first & FLAG_EXCEPTIONS != 0 {
             let number = reader.uvarint_max(2 * value_count + 1, "count of decimal exceptions")?;
             header.count = number >> 1;
@@ -252,6 +299,15 @@ mod tests {
     }
 
     #[test]
+    fn floats_of_32_bits_have_few_digits() {
+        let values: Vec<f64> = (0..100).map(|i| f64::from((107.37 + f64::from(i) / 100.0) as f32)).collect();
+        let decimals = Decimals::of(&values).unwrap();
+        assert_eq!((decimals.narrow, decimals.exponent), (true, 2));
+        let back = decimals.integers.iter().map(|integer| from_narrow_integer(*integer, decimals.exponent));
+        assert!(back.zip(&values).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+
+    #[test]
     fn noise_and_too_many_exceptions_are_refused() {
         let noise: Vec<f64> = (1..200).map(|i| f64::from(i).sqrt() / 7.0).collect();
         assert!(Decimals::of(&noise).is_none());
@@ -262,6 +318,7 @@ mod tests {
     #[test]
     fn headers_out_of_range_are_corrupt() {
         let read = |bytes: &[u8]| Header::read(&mut Reader::new(bytes), 10).map(|_| ());
+        assert!(read(&[0x20]).is_err());
         assert!(read(&[23]).is_err());
         assert!(read(&[0x80, 24, 0]).is_err());
         assert!(read(&[0x80, 3, 10, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
