@@ -362,6 +362,41 @@ mod tests {
         bytes.try_into().unwrap()
     }
 
+    /// Size of what the first table of a section of `docs/format.md` describes: rows follow each other.
+    fn documented_size(section: &str) -> usize {
+        let text = include_str!("../../docs/format.md");
+        let start = text.find(&format!("### {section}\n")).unwrap();
+        let rows = text[start..].lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+        let mut size = 0;
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            assert_eq!(cells[1], size.to_string(), "{row}");
+            size += cells[2].parse::<usize>().unwrap();
+        }
+        size
+    }
+
+    #[test]
+    fn the_documented_numbers_are_these() {
+        assert_eq!(documented_size("Block header"), HEADER_SIZE);
+        assert_eq!(documented_size("Block footer"), FOOTER_SIZE);
+        assert_eq!(documented_size("Group table"), GROUP_ENTRY_SIZE);
+        let text = include_str!("../../docs/format.md");
+        for stated in [
+            format!("magic `{}`", std::str::from_utf8(&MAGIC).unwrap()),
+            format!("| 4 | 2 | version: {VERSION} |\n| 6 | 1 | kind: {KIND} |"),
+            format!("is up to {GROUP_SERIES_COUNT_MAX} consecutive series"),
+            format!("has {}, {:03} pages or more", GROUP_PAGE_COUNT / 1000, GROUP_PAGE_COUNT % 1000)
+                .replace(", ", ","),
+            format!("Values of up to {INLINE_SIZE_MAX} bytes are kept in the directory"),
+            format!("only the {BOUND_COUNT_MAX} with the most values"),
+            format!("cut to their first {BOUND_SIZE_MAX} bytes"),
+            format!("up to {} of them are a uvarint each", crate::index::LIST_COUNT_MAX),
+        ] {
+            assert!(text.contains(&stated), "docs/format.md does not say {stated:?}");
+        }
+    }
+
     #[test]
     fn header_and_footer_come_back_and_any_flipped_bit_is_noticed() {
         let header = encode_header([8; 16]);

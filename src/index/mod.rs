@@ -12,5 +12,7 @@ mod series;
 mod symbol;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use postings::LIST_COUNT_MAX;
 pub(crate) use reader::{Index, IndexSections};
 pub(crate) use writer::{IndexWriter, KeyStatistics, SortedIndex};
