@@ -155,6 +155,13 @@ impl Error {
         self
     }
 
+    /// The code of the operating system, where that is the cause; tests look at it.
+    #[cfg(test)]
+    pub(crate) fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        let source = self.0.source.as_ref()?;
+        source.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+    }
+
     /// A second error of the same kind, place and text (without the source), for many waiters of one failure.
     #[cold]
     pub(crate) fn repeat(&self) -> Self {
