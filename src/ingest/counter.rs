@@ -43,8 +43,39 @@ pub struct Counter(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     description: Arc<Description>,
-    stripes: Striped<AtomicF64>,
+    stripes: Striped<Total>,
     ignored: AtomicU64,
+}
+
+/// A sum in two parts: adding to an integer costs a third of adding to a double, and counting is what counters do.
+#[derive(Debug, Default)]
+struct Total {
+    whole: AtomicU64,
+    rest: AtomicF64,
+}
+
+/// Integers below this are added to [`Total::whole`].
+const WHOLE_AMOUNT_MAX: f64 = 4_294_967_296.0;
+/// When [`Total::whole`] reaches this, it is moved to [`Total::rest`], long before it could overflow.
+const WHOLE_TOTAL_MAX: u64 = 1 << 63;
+
+impl Total {
+    #[inline]
+    fn add_whole(&self, amount: u64) {
+        if self.whole.fetch_add(amount, Ordering::Relaxed) >= WHOLE_TOTAL_MAX {
+            self.carry();
+        }
+    }
+
+    #[cold]
+    #[allow(clippy::cast_precision_loss)] // It is a power of two.
+    fn carry(&self) {
+        let order = Ordering::Relaxed;
+        let less = |whole: u64| whole.checked_sub(WHOLE_TOTAL_MAX);
+        if self.whole.fetch_update(order, order, less).is_ok() {
+            self.rest.add(WHOLE_TOTAL_MAX as f64);
+        }
+    }
 }
 
 impl Counter {
@@ -77,30 +108,37 @@ impl Counter {
     }
 
     fn with(description: &Arc<Description>) -> Self {
-        let stripes = Striped::new(AtomicF64::default);
+        let stripes = Striped::new(Total::default);
         Counter(Arc::new(Inner { description: description.clone(), stripes, ignored: AtomicU64::new(0) }))
     }
 
     /// Adds 1.
     #[inline]
     pub fn inc(&self) {
-        self.0.stripes.mine().add(1.0);
+        self.0.stripes.mine().add_whole(1);
     }
 
     /// Adds `amount`. A negative or NaN amount is ignored and counted in [`Counter::ignored`].
     #[inline]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // It is an integer in range.
     pub fn inc_by(&self, amount: impl Into<f64>) {
         let amount = amount.into();
-        if amount >= 0.0 {
-            self.0.stripes.mine().add(amount);
+        if (0.0..WHOLE_AMOUNT_MAX).contains(&amount) && amount.fract() == 0.0 {
+            self.0.stripes.mine().add_whole(amount as u64);
+        } else if amount >= 0.0 {
+            self.0.stripes.mine().rest.add(amount);
         } else {
             self.0.ignored.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The sum of all increments so far. Never falls from one call to the next.
+    #[allow(clippy::cast_precision_loss)] // Exact below 2^53.
     pub fn value(&self) -> f64 {
-        self.0.stripes.iter().map(AtomicF64::load).sum()
+        let whole: u128 =
+            self.0.stripes.iter().map(|total| u128::from(total.whole.load(Ordering::Relaxed))).sum();
+        let rest: f64 = self.0.stripes.iter().map(|total| total.rest.load()).sum();
+        whole as f64 + rest
     }
 
     /// How many increments were ignored because they were negative or NaN.
@@ -278,6 +316,20 @@ mod tests {
         c.inc_by(9_007_199_254_740_990.0);
         c.inc();
         assert_eq!(c.value(), 9_007_199_254_740_991.0);
+    }
+
+    #[test]
+    fn a_total_beyond_64_bits_is_carried() {
+        let c = counter();
+        let total = c.0.stripes.mine();
+        total.whole.store(WHOLE_TOTAL_MAX - 1, Ordering::Relaxed);
+        c.inc_by(4_294_967_295.0);
+        c.inc_by(1);
+        assert_eq!(total.whole.load(Ordering::Relaxed), 4_294_967_295);
+        assert_eq!(total.rest.load(), 9_223_372_036_854_775_808.0);
+        assert_eq!(c.value(), 9_223_372_036_854_775_808.0 + 4_294_967_295.0);
+        c.inc_by(f64::INFINITY);
+        assert_eq!(c.value(), f64::INFINITY);
     }
 
     #[test]
