@@ -6,7 +6,7 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crate::clock::{Clock, ManualClock, SystemClock};
@@ -22,12 +22,14 @@ pub struct Env {
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     random: Arc<AtomicU64>,
+    last_stamp: Arc<AtomicI64>,
 }
 
 impl Env {
     /// A world of these parts; `seed` determines every random number drawn from it.
     pub fn new(fs: Arc<dyn Fs>, clock: Arc<dyn Clock>, seed: u64) -> Self {
-        Env { fs, clock, random: Arc::new(AtomicU64::new(seed)) }
+        let last_stamp = Arc::new(AtomicI64::new(i64::MIN));
+        Env { fs, clock, random: Arc::new(AtomicU64::new(seed)), last_stamp }
     }
 
     /// The real world: the disk, the system's clocks, an unpredictable seed.
@@ -49,6 +51,16 @@ impl Env {
     /// The next random number; not for secrets.
     pub fn random_u64(&self) -> u64 {
         mix(self.random.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA))
+    }
+
+    /// The present time for a sample: later than every stamp before it, so that no two samples stamped in one
+    /// world meet. When the wall clock stands still or is set back, stamps go on by a nanosecond each.
+    pub fn stamp(&self) -> Timestamp {
+        let now = self.clock.now().nanos();
+        let next = |last: i64| now.max(last.saturating_add(1));
+        let order = Ordering::Relaxed;
+        let last = self.last_stamp.fetch_update(order, order, |last| Some(next(last)));
+        Timestamp::from_nanos(next(last.unwrap_or_else(|last| last)))
     }
 
     /// Runs `work` on a thread of its own, named `name` for debuggers.
@@ -113,6 +125,18 @@ mod tests {
             assert_eq!(random.next_u64(), value);
         }
         assert_ne!(Env::system().random_u64(), Env::system().random_u64());
+    }
+
+    #[test]
+    fn stamps_rise_when_the_clock_does_not() {
+        let clock = ManualClock::new(Timestamp::from_nanos(100));
+        let env = Env::new(Env::simulated(0).fs, Arc::new(clock.clone()), 0);
+        let stamp = || env.stamp().nanos();
+        assert_eq!([stamp(), stamp(), env.clone().stamp().nanos()], [100, 101, 102]);
+        clock.set_now(Timestamp::from_nanos(50));
+        assert_eq!(stamp(), 103);
+        clock.set_now(Timestamp::from_nanos(1_000));
+        assert_eq!([stamp(), stamp()], [1_000, 1_001]);
     }
 
     #[test]

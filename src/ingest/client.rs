@@ -14,7 +14,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ingest::now::Stamper;
 use crate::ingest::sink::{Point, Refused, Sink, write_caught};
 use crate::model::SeriesKey;
 
@@ -107,7 +106,6 @@ pub struct Undelivered {
 struct Shared {
     sink: Box<dyn Sink>,
     options: ClientOptions,
-    stamper: Stamper,
     state: Mutex<State>,
     /// Told when the thread has something to look at.
     wake: Condvar,
@@ -138,7 +136,6 @@ impl MetricClient {
     pub fn with_options(sink: impl Sink + 'static, options: ClientOptions) -> Self {
         let shared = Shared {
             sink: Box::new(sink),
-            stamper: Stamper::new(options.env.clock.clone()),
             options,
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -241,7 +238,7 @@ impl Shared {
             return Err(stopped());
         }
         // Stamped under the lock, so that the queue is in order of time.
-        let time = self.stamper.stamp();
+        let time = self.options.env.stamp();
         state.queue.push_back(Point { key, time, value });
         if state.queue.len() == self.early_count() {
             self.wake.notify_all();

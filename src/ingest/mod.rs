@@ -16,6 +16,7 @@ mod push;
 #[cfg(feature = "client")]
 mod pushgateway;
 mod registry;
+mod session;
 mod sink;
 mod statsd_client;
 mod statsd_socket;
@@ -35,6 +36,11 @@ pub use gauge::{Gauge, InProgress};
 pub use histogram::{BUCKET_COUNT_MAX, DEFAULT_BUCKETS, Histogram, HistogramValue};
 pub use push::{MetricsLogger, NamedInstrument};
 pub use registry::{Registry, RegistryWriter};
+pub use session::{
+    HEARTBEAT_TIMEOUT, JSON_DEPTH_MAX, NO_TAGS, SESSION_PAYLOAD_SIZE_MAX, SessionEvent, SessionId,
+    SessionInfo, SessionMetric, SessionMetricKind, SessionSample, SessionStatus, SessionSummary, SessionTag,
+    SessionView,
+};
 pub use sink::{Point, Refused, Sink};
 pub use statsd_client::{StatsdClient, StatsdCounts};
 pub use summary::{Summary, SummaryValue};
@@ -46,3 +52,9 @@ pub use timer::{Observe, Timer};
 pub type MetricFamily = crate::protocol::exposition::Family<'static>;
 /// One value of a [`MetricFamily`].
 pub type FamilySample = crate::protocol::exposition::Sample<'static>;
+
+/// Compiles and runs the examples of the page on measuring.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/ingest.md")]
+#[derive(Debug)]
+pub struct IngestPage;

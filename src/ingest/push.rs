@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::ingest::now::Stamper;
 #[cfg(feature = "client")]
 use crate::ingest::pushgateway::Pushgateway;
 use crate::ingest::sink::{Sink, describe_all, points_of};
@@ -56,7 +55,7 @@ pub struct MetricsLogger {
     registry: Registry,
     instruments: BTreeMap<String, NamedInstrument>,
     target: Target,
-    stamper: Stamper,
+    env: Env,
     ignored: Arc<AtomicU64>,
 }
 
@@ -108,7 +107,7 @@ impl MetricsLogger {
             registry: Registry::new(),
             instruments: BTreeMap::new(),
             target: Target::Nowhere,
-            stamper: Stamper::new(Env::system().clock),
+            env: Env::system(),
             ignored: Arc::default(),
         })
     }
@@ -136,7 +135,7 @@ impl MetricsLogger {
     /// The same logger, taking the time of pushes from `env`.
     #[must_use]
     pub fn with_env(mut self, env: &Env) -> Self {
-        self.stamper = Stamper::new(env.clock.clone());
+        self.env = env.clone();
         self
     }
 
@@ -242,7 +241,7 @@ impl MetricsLogger {
         match &self.target {
             Target::Nowhere => Err(Error::invalid_input("the metrics logger was not told where to push")),
             Target::Sink(sink) => {
-                let points = points_of(&families, &self.tags, self.stamper.stamp())?;
+                let points = points_of(&families, &self.tags, self.env.stamp())?;
                 describe_all(&**sink, &families);
                 sink.write(&points).map_err(|refused| refused.error)
             }

@@ -11,7 +11,6 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ingest::background::Background;
 use crate::ingest::family::Collect;
-use crate::ingest::now::Stamper;
 use crate::ingest::sink::{Refused, Sink, describe_all, points_of, write_caught};
 use crate::ingest::{Counter, Gauge, Histogram, MetricFamily, Summary};
 use crate::model::MetricKind;
@@ -154,7 +153,7 @@ impl Registry {
         let writing = Arc::new(Writing {
             registry: self.clone(),
             sink: Box::new(sink),
-            stamper: Stamper::new(env.clock.clone()),
+            env: env.clone(),
             failures: Mutex::default(),
         });
         let own = writing.clone();
@@ -173,14 +172,14 @@ pub struct RegistryWriter {
 struct Writing {
     registry: Registry,
     sink: Box<dyn Sink>,
-    stamper: Stamper,
+    env: Env,
     failures: Mutex<(u64, Option<Error>)>,
 }
 
 impl Writing {
     fn write(&self) {
         let families = self.registry.gather();
-        let written = points_of(&families, &[], self.stamper.stamp()).map_err(Refused::from);
+        let written = points_of(&families, &[], self.env.stamp()).map_err(Refused::from);
         let written = written.and_then(|points| {
             describe_all(&*self.sink, &families);
             write_caught(&*self.sink, &points)

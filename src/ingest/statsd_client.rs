@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use crate::env::Env;
 use crate::ingest::aggregate::{Aggregator, NotTaken, Update};
 use crate::ingest::background::Background;
-use crate::ingest::now::Stamper;
 use crate::ingest::sink::{Sink, write_caught};
 use crate::ingest::statsd_socket::{Outcome, StatsdSocket};
 use crate::model::SeriesKey;
@@ -98,7 +97,6 @@ struct Aggregating {
     aggregator: Mutex<Aggregator>,
     sink: Box<dyn Sink>,
     env: Env,
-    stamper: Stamper,
     counters: Arc<Counters>,
 }
 
@@ -143,7 +141,6 @@ impl StatsdClient {
             aggregator: Mutex::default(),
             sink: Box::new(sink),
             env: env.clone(),
-            stamper: Stamper::new(env.clock.clone()),
             counters: counters.clone(),
         });
         let own = aggregating.clone();
@@ -277,7 +274,7 @@ impl Aggregating {
         let (points, metrics) = {
             let mut aggregator = self.aggregator.lock();
             // Stamped under the lock, so that two writers' values are in order of their times.
-            let points = aggregator.write(self.stamper.stamp(), self.env.clock.monotonic());
+            let points = aggregator.write(self.env.stamp(), self.env.clock.monotonic());
             (points, aggregator.take_new_metrics())
         };
         metrics.iter().for_each(|(name, metadata)| self.sink.describe(name, metadata));
