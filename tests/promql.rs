@@ -1,11 +1,15 @@
 //! The acceptance scripts of Prometheus, run in process over series in memory.
 
+#[path = "promql/answers.rs"]
+mod answers;
 #[path = "promql/classify.rs"]
 mod classify;
 #[path = "promql/compare.rs"]
 mod compare;
 #[path = "promql/memory.rs"]
 mod memory;
+#[path = "promql/robust.rs"]
+mod robust;
 #[path = "promql/script.rs"]
 mod script;
 

@@ -54,6 +54,12 @@ impl Regex {
         &self.pattern
     }
 
+    /// Memory of the compiled expression, in bytes.
+    #[cfg(feature = "promql")]
+    pub(crate) fn memory_size(&self) -> usize {
+        self.compiled.memory_usage()
+    }
+
     /// Whether it matches the whole of `text`.
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)

@@ -249,7 +249,7 @@ impl Evaluator<'_> {
         let before = looks.time(0).saturating_sub(range);
         let start = before.div_euclid(step).saturating_add(1).saturating_mul(step);
         let last = looks.last();
-        let count = if last < start { 0 } else { last.saturating_sub(start) / step + 1 };
+        let count = if last < start { 0 } else { (last.saturating_sub(start) / step).saturating_add(1) };
         Ok(Steps { start, step, count: self.budget.steps(count)? })
     }
 }

@@ -12,18 +12,26 @@ use crate::error::{Error, Result};
 use crate::model::NAME_KEY;
 use crate::promql::Labels;
 
+/// Longest label value that a query makes, in bytes: nested calls could double it each time.
+const LABEL_SIZE_MAX: usize = 1 << 20;
+
+#[cold]
+fn label_too_long() -> Error {
+    Error::limit_exceeded(format!("a label would be longer than {LABEL_SIZE_MAX} bytes"))
+}
+
 /// Applies `change` to the labels of each series; those that become equal must never meet.
 pub(super) fn relabel(
     eval: &Evaluator<'_>,
     input: &Node,
     steps: Steps,
     sink: &mut Sink<'_>,
-    change: &dyn Fn(Labels, bool) -> (Labels, bool),
+    change: &dyn Fn(Labels, bool) -> Result<(Labels, bool)>,
 ) -> Result<()> {
     let held = eval.budget.hold();
     let mut merger = Merger::new(&held);
     eval.vector(input, steps, &mut |series| {
-        let (labels, drop_name) = change(series.labels, series.drop_name);
+        let (labels, drop_name) = change(series.labels, series.drop_name)?;
         merger.add(Series { labels, drop_name, values: series.values })
     })?;
     merger.into_series().into_iter().try_for_each(sink)
@@ -70,33 +78,48 @@ impl LabelReplace {
         Ok(LabelReplace { target, replacement: text(args, 1), source: text(args, 2), regex })
     }
 
+    /// Memory of the compiled expression.
+    pub(super) fn regex_size(&self) -> usize {
+        self.regex.memory_usage()
+    }
+
     /// The changed labels, and whether their name still goes.
-    pub(super) fn apply(&self, labels: Labels, drop_name: bool) -> (Labels, bool) {
+    pub(super) fn apply(&self, labels: Labels, drop_name: bool) -> Result<(Labels, bool)> {
         let mut captures: Captures = self.regex.create_captures();
         let value = labels.get(&self.source);
         self.regex.captures(value, &mut captures);
         if !captures.is_match() {
-            return (labels, drop_name);
+            return Ok((labels, drop_name));
         }
-        let mut replaced = String::new();
+        let (mut replaced, mut too_long) = (String::new(), false);
         interpolate::string(
             &self.replacement,
             |index, out| {
-                let group = captures.get_group(index).and_then(|span| value.get(span.range()));
-                out.push_str(group.unwrap_or_default());
+                let group =
+                    captures.get_group(index).and_then(|span| value.get(span.range())).unwrap_or_default();
+                too_long |= out.len() + group.len() > LABEL_SIZE_MAX;
+                if !too_long {
+                    out.push_str(group);
+                }
             },
             |name| captures.group_info().to_index(captures.pattern()?, name),
             &mut replaced,
         );
+        if too_long {
+            return Err(label_too_long());
+        }
         with_label(&labels, &self.target, &replaced, drop_name)
     }
 }
 
 /// Sets a label; a name that was set on purpose stays.
-fn with_label(labels: &Labels, target: &str, value: &str, drop_name: bool) -> (Labels, bool) {
+fn with_label(labels: &Labels, target: &str, value: &str, drop_name: bool) -> Result<(Labels, bool)> {
+    if value.len() > LABEL_SIZE_MAX {
+        return Err(label_too_long());
+    }
     let mut builder = labels.to_builder();
     builder.set(target, value);
-    (builder.build(), drop_name && target != NAME_KEY)
+    Ok((builder.build(), drop_name && target != NAME_KEY))
 }
 
 /// `label_join(v, target, separator, source...)`.
@@ -123,8 +146,12 @@ impl LabelJoin {
     }
 
     /// The changed labels, and whether their name still goes.
-    pub(super) fn apply(&self, labels: Labels, drop_name: bool) -> (Labels, bool) {
+    pub(super) fn apply(&self, labels: Labels, drop_name: bool) -> Result<(Labels, bool)> {
         let values: Vec<&str> = self.sources.iter().map(|source| labels.get(source)).collect();
+        let size: usize = values.iter().map(|value| value.len() + self.separator.len()).sum();
+        if size > LABEL_SIZE_MAX + self.separator.len() {
+            return Err(label_too_long());
+        }
         let joined = values.join(&self.separator);
         with_label(&labels, &self.target, &joined, drop_name)
     }
@@ -141,18 +168,32 @@ mod tests {
     #[test]
     fn groups_are_put_into_the_replacement() {
         let replace = LabelReplace::new(&args(&["dst", "<$1-${2}$$>", "src", "(a+)(?P<n>b*)"])).unwrap();
-        let (labels, drop_name) = replace.apply(Labels::new("m", [("src", "aab")]), true);
+        let (labels, drop_name) = replace.apply(Labels::new("m", [("src", "aab")]), true).unwrap();
         assert_eq!(labels.get("dst"), "<aa-b$>");
         assert!(drop_name);
         let other = Labels::new("m", [("src", "x")]);
-        assert_eq!(replace.apply(other.clone(), true).0, other);
+        assert_eq!(replace.apply(other.clone(), true).unwrap().0, other);
     }
 
     #[test]
     fn a_name_that_was_set_stays() {
         let join = LabelJoin::new(&args(&["__name__", "_", "a", "b"])).unwrap();
-        let (labels, drop_name) = join.apply(Labels::new("m", [("a", "1"), ("b", "2")]), true);
+        let (labels, drop_name) = join.apply(Labels::new("m", [("a", "1"), ("b", "2")]), true).unwrap();
         assert_eq!((labels.name(), drop_name), ("1_2", false));
+    }
+
+    #[test]
+    fn labels_do_not_grow_without_end() {
+        let replace = LabelReplace::new(&args(&["l", "$1$1", "l", "(.*)"])).unwrap();
+        let mut labels = Labels::new("m", [("l", "x")]);
+        let error = (0..64).find_map(|_| match replace.apply(labels.clone(), false) {
+            Ok((longer, _)) => {
+                labels = longer;
+                None
+            }
+            Err(error) => Some(error),
+        });
+        assert_eq!(error.unwrap().kind(), crate::ErrorKind::LimitExceeded);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::model::{Match, NAME_KEY};
 /// Deepest nesting of expressions, operands of a chain of operators included.
 pub const NESTING_MAX: usize = 128;
 
+/// Most memory for the compiled regular expressions of a query, in bytes.
+pub(super) const REGEX_SIZE_MAX: usize = 64 << 20;
+
 /// Longest query, in bytes.
 pub const QUERY_SIZE_MAX: usize = 1 << 20;
 
@@ -53,7 +56,7 @@ pub fn parse(query: &str) -> Result<Expr> {
 
 fn tree(query: &str) -> Parsed<Expr> {
     let tokens = lexer::lex(query).map_err(|e| Fault { span: e.span, message: e.message })?;
-    let mut parser = Parser { query, tokens, at: 0, nesting: 0 };
+    let mut parser = Parser { query, tokens, at: 0, nesting: 0, regex_size: 0 };
     if parser.peek() == Token::End {
         return fault(Span::default(), "no expression found in input");
     }
@@ -69,6 +72,8 @@ pub(super) struct Parser<'a> {
     tokens: Vec<Lexeme>,
     at: usize,
     nesting: usize,
+    /// Size of the compiled expressions so far.
+    regex_size: usize,
 }
 
 /// A subtree and how high it is.
@@ -572,8 +577,15 @@ impl<'a> Parser<'a> {
             self.advance();
             let value = self.expect(Token::Text, "label matching", "string")?;
             let text = self.unquoted_text(value)?;
-            matchers
-                .push(matcher(name, op, text).or_else(|e| fault(lexeme.span.to(value.span), e.to_string()))?);
+            let span = lexeme.span.to(value.span);
+            let matcher = matcher(name, op, text).or_else(|error| fault(span, error.to_string()))?;
+            if let Match::Regex(regex) | Match::NotRegex(regex) = &matcher.condition {
+                self.regex_size += regex.memory_size();
+            }
+            if self.regex_size > REGEX_SIZE_MAX {
+                return fault(span, format!("regular expressions take more than {REGEX_SIZE_MAX} bytes"));
+            }
+            matchers.push(matcher);
             if !self.take(Token::Comma) && self.peek() != Token::RightBrace {
                 return self.unexpected("label matching", "\",\" or \"}\"");
             }

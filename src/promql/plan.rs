@@ -1,6 +1,7 @@
 //! From a syntax tree to a plan: times resolved, functions bound, and what does not depend on the
 //! step evaluated once.
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 
 use super::ast::{
@@ -10,6 +11,7 @@ use super::budget::Options;
 use super::call::{self, Bound};
 use super::duration::DurationContext;
 use super::labels::LabelsBuilder;
+use super::parser::REGEX_SIZE_MAX;
 use super::source::WindowFunction;
 use crate::error::{Error, Result};
 use crate::model::{Matcher, NAME_KEY, Selector};
@@ -123,6 +125,8 @@ pub(super) struct Query<'o> {
     pub(super) end: i64,
     pub(super) step: i64,
     pub(super) options: &'o Options,
+    /// Size of the compiled expressions so far.
+    pub(super) regex_size: &'o Cell<usize>,
 }
 
 /// A node, and whether it is the same at every step.
@@ -189,7 +193,8 @@ impl Query<'_> {
 
     fn nanos(&self, duration: &ast::Duration) -> Result<i64> {
         let seconds = |nanos: i64| nanos as f64 / 1e9;
-        let context = DurationContext { step: seconds(self.step), range: seconds(self.end - self.start) };
+        let context =
+            DurationContext { step: seconds(self.step), range: seconds(self.end.saturating_sub(self.start)) };
         duration.nanos(context).map_err(Error::invalid_input)
     }
 
@@ -280,6 +285,14 @@ impl Query<'_> {
             _ => {}
         }
         let bound = call::bind(call)?;
+        if let Bound::LabelReplace(replace) = &bound {
+            self.regex_size.set(self.regex_size.get() + replace.regex_size());
+            if self.regex_size.get() > REGEX_SIZE_MAX {
+                return Err(Error::limit_exceeded(format!(
+                    "the regular expressions of label_replace take more than {REGEX_SIZE_MAX} bytes"
+                )));
+            }
+        }
         let mut args = Vec::new();
         for (index, arg) in call.args.iter().enumerate() {
             // The label selector of `info` is no vector; it is bound.

@@ -1,5 +1,7 @@
 //! Whole queries: from an expression and its times to an answer.
 
+use std::cell::Cell;
+
 use super::annotations::Annotations;
 use super::ast::{Expr, ValueType};
 use super::budget::{Budget, Options, Stats};
@@ -111,8 +113,8 @@ pub fn range(
             "invalid expression type {found:?} for range query, must be Scalar or instant Vector"
         )));
     }
-    let count = end.nanos().saturating_sub(start.nanos()) / step + 1;
-    let count = Budget::new(options).steps(count)?;
+    let count = end.nanos().saturating_sub(start.nanos()) / step;
+    let count = Budget::new(options).steps(count.saturating_add(1))?;
     run(source, expr, text, Steps { start: start.nanos(), step, count }, options, false)
 }
 
@@ -133,7 +135,8 @@ pub struct RangeTimes {
 /// `InvalidInput` where planning finds what parsing cannot: label names, durations that come to nothing.
 pub fn explain(expr: &Expr, times: RangeTimes, options: &Options) -> Result<String> {
     let RangeTimes { start, end, step } = times;
-    let query = Query { start: start.nanos(), end: end.nanos(), step, options };
+    let regex_size = &Cell::new(0);
+    let query = Query { start: start.nanos(), end: end.nanos(), step, options, regex_size };
     Ok(plan(expr, query)?.to_string())
 }
 
@@ -146,7 +149,8 @@ fn run(
     instant: bool,
 ) -> Result<Output> {
     let step = if instant { 0 } else { steps.step };
-    let node = plan(expr, Query { start: steps.start, end: steps.end(), step, options })?;
+    let regex_size = &Cell::new(0);
+    let node = plan(expr, Query { start: steps.start, end: steps.end(), step, options, regex_size })?;
     let budget = Budget::new(options);
     let annotations = Annotations::default();
     let eval = Evaluator { source, options, budget: &budget, annotations: &annotations, instant };

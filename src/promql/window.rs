@@ -280,7 +280,7 @@ impl Work<'_> {
 /// and for a counter (`increase` given) not to before it was zero.
 fn extrapolation(samples: Samples<'_>, w: Window, range: i64, increase: Option<f64>) -> f64 {
     let (first, last) = (samples.times[w.first], samples.times[w.last - 1]);
-    let sampled = seconds(last - first);
+    let sampled = seconds(last.saturating_sub(first));
     let average = sampled / (w.len() - 1) as f64;
     let threshold = average * 1.1;
     let mut to_start = seconds(first.saturating_sub(w.end.saturating_sub(range)));
@@ -309,7 +309,7 @@ fn instant_rate(samples: Samples<'_>, w: Window, is_rate: bool) -> Option<f64> {
         return None;
     }
     let (a, b) = (samples.values[w.last - 2], samples.values[w.last - 1]);
-    let elapsed = seconds(samples.times[w.last - 1] - samples.times[w.last - 2]);
+    let elapsed = seconds(samples.times[w.last - 1].saturating_sub(samples.times[w.last - 2]));
     match is_rate {
         true if b < a => Some(b / elapsed),
         true => Some((b - a) / elapsed),
