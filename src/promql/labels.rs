@@ -4,6 +4,7 @@
 //! its key), so a key becomes labels by one copy, equal sets have equal bytes, and hashing and
 //! comparing never look at single labels. Unlike a key it may have no name, and any label keys.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ const METADATA_KEYS: [&str; 2] = ["__type__", "__unit__"];
 
 /// Metric name and labels of one series of a query: immutable, cheap to clone, compare and hash.
 ///
-/// Ordered by its bytes: by name first, then by labels.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Ordered as Prometheus orders answers: by name, where there is one, then by keys and values in turn.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Labels(Arc<[u8]>);
 
 impl Labels {
@@ -133,6 +134,26 @@ impl Labels {
     }
 }
 
+impl Labels {
+    /// Name and labels as pairs.
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let name = Some((NAME_KEY, self.name())).filter(|(_, name)| !name.is_empty());
+        name.into_iter().chain(self.labels())
+    }
+}
+
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.0 == other.0 { Ordering::Equal } else { self.pairs().cmp(other.pairs()) }
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
@@ -234,6 +255,20 @@ mod tests {
         let labels = Labels::new("up", [("__type__", "gauge"), ("job", "a")]);
         assert_eq!(labels.without_name(), Labels::new("", [("job", "a")]));
         assert_eq!(Labels::new("up", [("", ""); 0]).without_name(), Labels::empty());
+    }
+
+    #[test]
+    fn a_name_sorts_before_its_continuations() {
+        let mut all = [
+            Labels::new("ab", [("x", "1")]),
+            Labels::new("", [("a", "1")]),
+            Labels::new("a", [("x", "2")]),
+            Labels::new("a", [("", ""); 0]),
+            Labels::new("a", [("x", "1"), ("y", "1")]),
+        ];
+        all.sort();
+        let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a", r#"a{x="1", y="1"}"#, r#"a{x="2"}"#, r#"ab{x="1"}"#, r#"{a="1"}"#]);
     }
 
     #[test]

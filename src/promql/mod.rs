@@ -45,6 +45,7 @@ mod plan;
 mod query;
 mod ranking;
 mod regression;
+mod selector;
 mod slide;
 mod source;
 mod statistics;

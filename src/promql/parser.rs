@@ -5,14 +5,13 @@
 //! evaluates or drops the tree. Types are checked afterwards, by [`super::check`].
 
 use super::ast::{
-    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, LabelMatcher, MatchOp, Matching,
-    MatrixSelector, NumberLiteral, Paren, Span, StringLiteral, Subquery, Unary, VectorSelector,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, Matching, MatrixSelector,
+    NumberLiteral, Paren, Span, StringLiteral, Subquery, Unary,
 };
 use super::format::quote;
 use super::function::Function;
 use super::lexer::{self, Lexeme, Token};
 use crate::error::{Error, Result};
-use crate::model::{Match, NAME_KEY};
 
 /// Deepest nesting of expressions, operands of a chain of operators included.
 pub const NESTING_MAX: usize = 128;
@@ -73,7 +72,7 @@ pub(super) struct Parser<'a> {
     at: usize,
     nesting: usize,
     /// Size of the compiled expressions so far.
-    regex_size: usize,
+    pub(super) regex_size: usize,
 }
 
 /// A subtree and how high it is.
@@ -87,7 +86,7 @@ impl<'a> Parser<'a> {
         self.lexeme(0).token
     }
 
-    fn lexeme(&self, ahead: usize) -> Lexeme {
+    pub(super) fn lexeme(&self, ahead: usize) -> Lexeme {
         let last = self.tokens.len() - 1;
         self.tokens[(self.at + ahead).min(last)]
     }
@@ -97,7 +96,7 @@ impl<'a> Parser<'a> {
         self.text_of(self.lexeme(0))
     }
 
-    fn text_of(&self, lexeme: Lexeme) -> &'a str {
+    pub(super) fn text_of(&self, lexeme: Lexeme) -> &'a str {
         self.query.get(lexeme.span.start..lexeme.span.end).unwrap_or_default()
     }
 
@@ -106,7 +105,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The end of the last token taken.
-    fn last_end(&self) -> usize {
+    pub(super) fn last_end(&self) -> usize {
         self.at.checked_sub(1).map_or(0, |at| self.tokens[at].span.end)
     }
 
@@ -361,7 +360,7 @@ impl<'a> Parser<'a> {
         lexer::unquote(self.text_of(lexeme)).map_err(|message| Fault { span: lexeme.span, message })
     }
 
-    fn unquoted_text(&self, lexeme: Lexeme) -> Parsed<String> {
+    pub(super) fn unquoted_text(&self, lexeme: Lexeme) -> Parsed<String> {
         String::from_utf8(self.unquoted(lexeme)?).or_else(|_| fault(lexeme.span, "invalid UTF-8 in string"))
     }
 
@@ -527,81 +526,6 @@ impl<'a> Parser<'a> {
         }
         Ok(())
     }
-
-    /// `name`, `name{...}`, `{...}`.
-    fn selector(&mut self) -> Parsed<Expr> {
-        let start = self.span().start;
-        let mut name = String::new();
-        let mut matchers = Vec::new();
-        if matches!(self.peek(), Token::Word | Token::MetricWord) {
-            let lexeme = self.advance();
-            self.text_of(lexeme).clone_into(&mut name);
-        }
-        if self.take(Token::LeftBrace) {
-            self.label_matchers(&mut matchers)?;
-        }
-        let span = Span { start, end: self.last_end() };
-        if !name.is_empty() {
-            if let Some(other) = matchers.iter().find(|m| m.name == NAME_KEY) {
-                let (name, other) = (quote(name.as_bytes()), quote(other.value.as_bytes()));
-                return fault(span, format!("metric name must not be set twice: {name} or {other}"));
-            }
-            matchers.push(name_matcher(&name));
-        }
-        Ok(Expr::Vector(Box::new(VectorSelector { name, matchers, shift: Default::default(), span })))
-    }
-
-    fn label_matchers(&mut self, matchers: &mut Vec<LabelMatcher>) -> Parsed<()> {
-        while !self.take(Token::RightBrace) {
-            let lexeme = self.advance();
-            let name = match lexeme.token {
-                Token::Word => self.text_of(lexeme).to_owned(),
-                Token::Text => self.unquoted_text(lexeme)?,
-                _ => {
-                    self.at -= 1;
-                    return self.unexpected("label matching", "identifier or \"}\"");
-                }
-            };
-            let op = match self.peek() {
-                Token::Assign => MatchOp::Equal,
-                Token::Operator(BinaryOp::NotEqual) => MatchOp::NotEqual,
-                Token::MatchRegex => MatchOp::Regex,
-                Token::MatchNotRegex => MatchOp::NotRegex,
-                Token::Comma | Token::RightBrace if lexeme.token == Token::Text => {
-                    self.quoted_name(&name, lexeme.span, matchers)?;
-                    self.take(Token::Comma);
-                    continue;
-                }
-                _ => return self.unexpected("label matching", "label matching operator"),
-            };
-            self.advance();
-            let value = self.expect(Token::Text, "label matching", "string")?;
-            let text = self.unquoted_text(value)?;
-            let span = lexeme.span.to(value.span);
-            let matcher = matcher(name, op, text).or_else(|error| fault(span, error.to_string()))?;
-            if let Match::Regex(regex) | Match::NotRegex(regex) = &matcher.condition {
-                self.regex_size += regex.memory_size();
-            }
-            if self.regex_size > REGEX_SIZE_MAX {
-                return fault(span, format!("regular expressions take more than {REGEX_SIZE_MAX} bytes"));
-            }
-            matchers.push(matcher);
-            if !self.take(Token::Comma) && self.peek() != Token::RightBrace {
-                return self.unexpected("label matching", "\",\" or \"}\"");
-            }
-        }
-        Ok(())
-    }
-
-    /// `{"metric name"}`.
-    fn quoted_name(&self, name: &str, span: Span, matchers: &mut Vec<LabelMatcher>) -> Parsed<()> {
-        if let Some(other) = matchers.iter().find(|m| m.name == NAME_KEY) {
-            let (name, other) = (quote(name.as_bytes()), quote(other.value.as_bytes()));
-            return fault(span, format!("metric name must not be set twice: {other} or {name}"));
-        }
-        matchers.push(name_matcher(name));
-        Ok(())
-    }
 }
 
 /// What `offset` and `@` move: a selector or a subquery, and its span, which grows by them.
@@ -617,25 +541,6 @@ fn shift_of<'e>(expr: &'e mut Expr, what: &str) -> Parsed<(&'e mut super::ast::S
             ),
         ),
     }
-}
-
-fn name_matcher(name: &str) -> LabelMatcher {
-    LabelMatcher {
-        name: NAME_KEY.to_owned(),
-        op: MatchOp::Equal,
-        value: name.to_owned(),
-        condition: Match::equal(name),
-    }
-}
-
-fn matcher(name: String, op: MatchOp, value: String) -> Result<LabelMatcher> {
-    let condition = match op {
-        MatchOp::Equal => Match::equal(value.clone()),
-        MatchOp::NotEqual => Match::not_equal(value.clone()),
-        MatchOp::Regex => Match::regex(&value)?,
-        MatchOp::NotRegex => Match::not_regex(&value)?,
-    };
-    Ok(LabelMatcher { name, op, value, condition })
 }
 
 /// A number as Go reads it: hexadecimal, octal with a leading zero, or decimal; `_` between digits.

@@ -8,7 +8,8 @@ use crate::promql::Labels;
 ///
 /// Implemented by an adapter over the engine's query API, and by tables in memory in tests.
 pub trait Source: Sync {
-    /// The series that match `selector`, sorted by their labels, with their samples in `range`.
+    /// The series that match `selector`, each once, in an order that is always the same (`limitk` and ties
+    /// of `topk` follow it), with their samples in `range`.
     ///
     /// Samples are pulled one series at a time, so a query holds one series and its results.
     /// `hints` say what the samples are for; a store may ignore them.
