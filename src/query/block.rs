@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::block::{BlockReader, Group, GroupKeys, PageEntry};
+use crate::chunk::PageAggregate;
 use crate::error::{Error, Result};
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 use crate::query::source::{Cursor, PageInfo, Source};
@@ -43,10 +44,6 @@ impl Source for BlockReader {
         Ok(keys)
     }
 
-    fn value_type(&self, ordinal: u32) -> Result<ValueType> {
-        Ok(self.chunk(ordinal)?.value_type())
-    }
-
     fn value_types(&self, ordinals: &[u32]) -> Result<Vec<ValueType>> {
         let mut place = Place::default();
         let mut value_type = |ordinal: &u32| {
@@ -56,21 +53,8 @@ impl Source for BlockReader {
         ordinals.iter().map(&mut value_type).collect()
     }
 
-    fn cursor(self: Arc<Self>) -> Option<Box<dyn Cursor>> {
-        Some(Box::new(BlockCursor { block: self, place: Place::default() }))
-    }
-
-    fn pages(&self, ordinal: u32, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {
-        list_pages(Place::at(self, ordinal)?.series(self)?.1, range, out);
-        Ok(())
-    }
-
-    fn read_times(&self, ordinal: u32, locator: u32, out: &mut Vec<i64>) -> Result<()> {
-        Place::at(self, ordinal)?.read_times(self, locator, out)
-    }
-
-    fn read_values(&self, ordinal: u32, locator: u32, out: &mut Column) -> Result<()> {
-        Place::at(self, ordinal)?.read_values(self, locator, out)
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor> {
+        Box::new(BlockCursor { block: self, place: Place::default() })
     }
 }
 
@@ -91,12 +75,18 @@ impl Cursor for BlockCursor {
         Ok(())
     }
 
+    fn aggregate(&self, locator: u32) -> Option<&PageAggregate> {
+        Some(&self.place.page(&self.block, locator).ok()?.1.meta.aggregate)
+    }
+
     fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()> {
-        self.place.read_times(&self.block, locator, out)
+        let (group, page) = self.place.page(&self.block, locator)?;
+        self.block.read_times(group, page, out)
     }
 
     fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()> {
-        self.place.read_values(&self.block, locator, out)
+        let (group, page) = self.place.page(&self.block, locator)?;
+        self.block.read_values(group, page, out)
     }
 }
 
@@ -108,12 +98,6 @@ struct Place {
 }
 
 impl Place {
-    fn at(block: &BlockReader, ordinal: u32) -> Result<Self> {
-        let mut place = Place::default();
-        place.seek(block, ordinal)?;
-        Ok(place)
-    }
-
     fn seek(&mut self, block: &BlockReader, ordinal: u32) -> Result<()> {
         let here = self.group.as_ref().is_some_and(|group| group.ordinals().contains(&ordinal));
         if !here {
@@ -132,30 +116,22 @@ impl Place {
         let page = self.series(block)?.1.get(locator as usize);
         self.group.as_deref().zip(page).ok_or_else(|| not_there(block, self.ordinal))
     }
-
-    fn read_times(&self, block: &BlockReader, locator: u32, out: &mut Vec<i64>) -> Result<()> {
-        let (group, page) = self.page(block, locator)?;
-        block.read_times(group, page, out)
-    }
-
-    fn read_values(&self, block: &BlockReader, locator: u32, out: &mut Column) -> Result<()> {
-        let (group, page) = self.page(block, locator)?;
-        block.read_values(group, page, out)
-    }
 }
 
 /// Appends those of the pages, which rise in time, that meet `range`.
 fn list_pages(pages: &[PageEntry], range: TimeRange, out: &mut Vec<PageInfo>) {
     let (start, end) = (range.start.nanos(), range.end.nanos());
     let first = pages.partition_point(|page| page.meta.max_time < start);
-    let met = pages.iter().enumerate().skip(first).take_while(|(_, page)| page.meta.min_time < end);
-    out.extend(met.map(|(locator, page)| PageInfo {
+    let met = pages.get(first..).unwrap_or_default();
+    let count = met.partition_point(|page| page.meta.min_time < end);
+    let met = met.get(..count).unwrap_or_default();
+    let first = u32::try_from(first).expect("a chunk has fewer than 2^32 pages");
+    out.extend(met.iter().zip(first..).map(|(page, locator)| PageInfo {
         min_time: page.meta.min_time,
         max_time: page.meta.max_time,
         count: page.meta.aggregate.count,
         size: page.meta.values_size,
-        locator: u32::try_from(locator).expect("a chunk has fewer than 2^32 pages"),
-        aggregate: Some(page.meta.aggregate.clone()),
+        locator,
     }));
 }
 

@@ -14,6 +14,9 @@ pub(crate) trait Fold: Clone + Send + 'static {
     /// Whether the values are not looked at, only that there are some.
     const COUNTS_ONLY: bool = false;
 
+    /// Whether the answer depends on the length of the window.
+    const NEEDS_SECONDS: bool = false;
+
     /// Nothing yet.
     fn empty() -> Self;
 
@@ -37,7 +40,8 @@ pub(crate) trait Fold: Clone + Send + 'static {
     /// Adds the samples of another series in the same window; that series comes later in the order of keys.
     fn combine(&mut self, other: Self);
 
-    /// The answer; `None` when there is none. `seconds` is the length of the window.
+    /// The answer; `None` when there is none. `seconds` is the length of the window, where
+    /// `NEEDS_SECONDS`.
     fn finish(self, rank: f64, seconds: f64) -> Option<f64>;
 
     /// How much memory it holds beyond its own size, in bytes.
@@ -155,18 +159,20 @@ const WHOLE_MAX: f64 = (1_u64 << 41) as f64;
 fn sum_of_whole(values: &[f64]) -> Option<f64> {
     // Adding and taking away 1.5 * 2^52 rounds a small double to a whole number.
     const ROUNDER: f64 = 6_755_399_441_055_744.0;
-    let mut sums = [0.0; 4];
-    let mut whole = [true; 4];
+    let (mut sums, mut fractions, mut most) = ([0.0_f64; 4], [0.0_f64; 4], [0.0_f64; 4]);
     let mut add = |lane: usize, value: f64| {
-        whole[lane] &= (value + ROUNDER) - ROUNDER == value && value.abs() <= WHOLE_MAX;
         sums[lane] += value;
+        fractions[lane] += ((value + ROUNDER) - ROUNDER - value).abs();
+        most[lane] = if value.abs() > most[lane] { value.abs() } else { most[lane] };
     };
     let (quads, rest) = values.as_chunks::<4>();
     for quad in quads {
         (0..4).for_each(|lane| add(lane, quad[lane]));
     }
     rest.iter().for_each(|value| add(0, *value));
-    (whole == [true; 4]).then_some((sums[0] + sums[1]) + (sums[2] + sums[3]))
+    // NaN and infinities make a fraction NaN.
+    let whole = fractions == [0.0; 4] && most.iter().all(|most| *most <= WHOLE_MAX);
+    whole.then_some((sums[0] + sums[1]) + (sums[2] + sums[3]))
 }
 
 /// The exact sum and the count: for `Sum` and `Avg`.
@@ -278,15 +284,16 @@ fn extreme<const LARGEST: bool>(values: &[f64]) -> Option<f64> {
     // Comparing alone cannot tell the zeros apart nor the start from an infinity; both are looked at after.
     let better = |a: f64, b: f64| if LARGEST { a > b } else { a < b };
     let start = if LARGEST { f64::NEG_INFINITY } else { f64::INFINITY };
-    let mut best = [start; 4];
-    let (quads, rest) = values.as_chunks::<4>();
-    for quad in quads {
-        for lane in 0..4 {
-            best[lane] = if better(quad[lane], best[lane]) { quad[lane] } else { best[lane] };
-        }
-    }
     let pick = |a: f64, b: f64| if better(b, a) { b } else { a };
-    let best = best.into_iter().chain(rest.iter().copied()).fold(start, pick);
+    let (eights, rest) = values.as_chunks::<8>();
+    let mut best = rest.iter().copied().fold(start, pick);
+    if !eights.is_empty() {
+        let mut lanes = [start; 8];
+        for eight in eights {
+            (0..8).for_each(|lane| lanes[lane] = pick(lanes[lane], eight[lane]));
+        }
+        best = lanes.into_iter().fold(best, pick);
+    }
     if best == 0.0 {
         let winner = if LARGEST { 0.0_f64 } else { -0.0 };
         let found = values.iter().any(|value| value.to_bits() == winner.to_bits());
@@ -559,6 +566,8 @@ fn reset_sum<const RESETS: bool, T, S: Copy>(detail: Option<&Detail<T, S>>, noth
 }
 
 impl<const RESETS: bool, const PER_SECOND: bool> Fold for ChangeFold<RESETS, PER_SECOND> {
+    const NEEDS_SECONDS: bool = PER_SECOND;
+
     fn empty() -> Self {
         ChangeFold { ends: None, count: 0, before_resets: Total::default(), closed: None }
     }

@@ -62,8 +62,8 @@ impl<F: Fold> Groups<F> {
         &self.grouping
     }
 
-    /// Adds the windows of one series, which comes after those added before in the order of keys.
-    pub(crate) fn add(&mut self, key: Option<&SeriesKey>, windows: Vec<Window<F>>) {
+    /// Takes the windows of one series, which comes after those added before in the order of keys.
+    pub(crate) fn add(&mut self, key: Option<&SeriesKey>, windows: &mut Vec<Window<F>>) {
         if windows.is_empty() {
             return;
         }
@@ -76,7 +76,7 @@ impl<F: Fold> Groups<F> {
             Some(group) => combine_windows(group, windows),
             None => {
                 self.positions.insert(self.scratch.clone(), self.groups.len());
-                self.groups.push(windows);
+                self.groups.push(std::mem::take(windows));
             }
         }
     }
@@ -85,9 +85,9 @@ impl<F: Fold> Groups<F> {
     pub(crate) fn merge(&mut self, later: Self) {
         let mut groups = later.groups;
         for (key, position) in later.positions {
-            let windows = groups.get_mut(position).map(std::mem::take).unwrap_or_default();
+            let mut windows = groups.get_mut(position).map(std::mem::take).unwrap_or_default();
             match self.positions.get(&key).and_then(|own| self.groups.get_mut(*own)) {
-                Some(group) => combine_windows(group, windows),
+                Some(group) => combine_windows(group, &mut windows),
                 None => {
                     self.positions.insert(key, self.groups.len());
                     self.groups.push(windows);

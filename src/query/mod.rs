@@ -12,6 +12,7 @@ mod builder;
 mod catalog;
 mod fold;
 mod group;
+pub(crate) mod head;
 mod histogram;
 mod result;
 mod run;

@@ -123,6 +123,7 @@ impl Work for RawWork {
         if !scan.takes_filter(chosen.value_type) {
             return Ok(());
         }
+        scan.reserve(&mut times, &mut values);
         for step in 0..scan.step_count() {
             if !scan.skip(step) {
                 let before = columns_size(&times, &values);
@@ -164,8 +165,7 @@ impl Work for LatestWork {
         if !scan.takes_filter(chosen.value_type) {
             return Ok(());
         }
-        scan.open(selection, chosen, scan.context().range)?;
-        let Some((time, value)) = last_sample(scan, chosen.value_type)? else { return Ok(()) };
+        let Some((time, value)) = latest(scan, selection, chosen)? else { return Ok(()) };
         let mut values = Column::new(chosen.value_type);
         values.push(value.as_ref());
         if let Some(key) = chosen.key.clone() {
@@ -178,6 +178,20 @@ impl Work for LatestWork {
     fn append(&mut self, later: Self) {
         self.series.extend(later.series);
     }
+}
+
+/// Of most series the last sample lies at the end of the range; the pages before that are not even listed.
+fn latest(scan: &mut Scan, selection: &Selection, chosen: &Chosen) -> Result<Option<(i64, Value)>> {
+    let range = scan.context().range;
+    let tail = scan.context().tail();
+    scan.open(selection, chosen, tail)?;
+    let found = last_sample(scan, chosen.value_type)?;
+    // What lies before the tail may be covered by pages that were not listed.
+    if tail == range || found.as_ref().is_some_and(|(time, _)| *time >= tail.start.nanos()) {
+        return Ok(found);
+    }
+    scan.open(selection, chosen, range)?;
+    last_sample(scan, chosen.value_type)
 }
 
 /// Walks the steps backwards. Merges are read in order, so a run of them is read from its first.
@@ -257,11 +271,12 @@ pub(crate) struct FoldPlan {
 }
 
 impl FoldPlan {
-    fn finish<F: Fold>(&self, key: SeriesKey, windows: Vec<Window<F>>) -> Option<SeriesColumns> {
+    fn finish<F: Fold>(&self, key: SeriesKey, windows: &mut Vec<Window<F>>) -> Option<SeriesColumns> {
         let mut times = Vec::with_capacity(windows.len());
         let mut values = Vec::with_capacity(windows.len());
-        for window in windows {
-            if let Some(value) = window.fold.finish(self.rank, self.windows.seconds(window.label)) {
+        for window in windows.drain(..) {
+            let seconds = if F::NEEDS_SECONDS { self.windows.seconds(window.label) } else { 0.0 };
+            if let Some(value) = window.fold.finish(self.rank, seconds) {
                 times.push(window.label);
                 values.push(value);
             }
@@ -304,7 +319,7 @@ impl<F: Fold> FoldWork<F> {
         let plan = self.plan;
         let groups = self.groups.finish().into_iter();
         let mut series = self.series;
-        series.extend(groups.filter_map(|(key, windows)| plan.finish(key, windows)));
+        series.extend(groups.filter_map(|(key, mut windows)| plan.finish(key, &mut windows)));
         series
     }
 

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::query::aggregate::{Filter, Verdict};
 use crate::query::budget::{Budget, QueryReport};
 use crate::query::select::{Chosen, Selection};
-use crate::query::source::{Cursor, Damaged, PageInfo, Snapshot, Source, Tombstone, cursor};
+use crate::query::source::{Cursor, Damaged, PageInfo, Snapshot, Source, Tombstone};
 
 /// What all scans of one query share.
 #[derive(Debug)]
@@ -44,6 +44,16 @@ impl Context {
         };
         let deletes = snapshot.sources.iter().map(of_source).collect();
         Context { snapshot, range, budget, filter: None, drop_stale: false, partial_allowed: false, deletes }
+    }
+
+    /// The end of the range in which samples can lie: a sixteenth of it, or all where that is nothing.
+    pub(crate) fn tail(&self) -> TimeRange {
+        let bounds = self.snapshot.sources.iter().filter_map(|source| source.time_bounds());
+        let Some((min, max)) = bounds.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { return self.range };
+        let last = max.min(self.range.end).nanos();
+        let length = last.saturating_sub(min.max(self.range.start).nanos()) / 16;
+        let start = Timestamp::from_nanos(last.saturating_sub(length)).max(self.range.start);
+        TimeRange { start, end: self.range.end }
     }
 
     /// The source at a position that a selection named.
@@ -172,6 +182,19 @@ impl Scan {
         if self.steps.is_empty() { self.pages.len() } else { self.steps.len() }
     }
 
+    /// Makes room for the samples of all pages, as far as is sensible before they are seen.
+    pub(crate) fn reserve(&self, times: &mut Vec<i64>, values: &mut Column) {
+        const SAMPLE_COUNT_MAX: usize = 1 << 16;
+        let count: usize = self.pages.iter().map(|page| page.count as usize).sum();
+        let count = if self.context.filter.is_some() { 0 } else { count.min(SAMPLE_COUNT_MAX) };
+        times.reserve(count);
+        match values {
+            Column::F64(values) => values.reserve(count),
+            Column::I64(values) => values.reserve(count),
+            Column::Bytes(_) => {}
+        }
+    }
+
     /// The page that makes up a step alone: nothing meets it and nothing of it is deleted. `None`: a merge.
     pub(crate) fn lone_page(&self, step: usize) -> Option<&PageInfo> {
         self.lone_index(step).and_then(|index| self.pages.get(index))
@@ -185,11 +208,18 @@ impl Scan {
         }
     }
 
+    /// The aggregate of a lone page.
+    fn aggregate_of(&self, step: usize) -> Option<&PageAggregate> {
+        let index = self.lone_index(step)?;
+        let (page, origin) = (self.pages.get(index)?, self.origin(index));
+        self.cursors.get(origin.source)?.as_ref()?.aggregate(page.locator)
+    }
+
     /// A lone page that lies wholly in the range, and of which no sample is filtered out, with its
     /// aggregate: the one that may stand for its samples.
     pub(crate) fn aggregated(&self, step: usize) -> Option<(&PageInfo, &PageAggregate)> {
         let page = self.lone_page(step).filter(|page| self.is_inside(page))?;
-        let aggregate = page.aggregate.as_ref()?;
+        let aggregate = self.aggregate_of(step)?;
         let kept = self.context.filter.is_none_or(|filter| filter.verdict(aggregate) == Verdict::All);
         kept.then_some((page, aggregate))
     }
@@ -197,7 +227,7 @@ impl Scan {
     /// Whether the filter surely keeps nothing of the step, which is then counted as passed over.
     pub(crate) fn skip(&mut self, step: usize) -> bool {
         let Some(filter) = self.context.filter else { return false };
-        let aggregate = self.lone_page(step).and_then(|page| page.aggregate.as_ref());
+        let aggregate = self.aggregate_of(step);
         let skipped = aggregate.is_some_and(|aggregate| filter.verdict(aggregate) == Verdict::Nothing);
         self.report.pages_skipped += u64::from(skipped);
         skipped
@@ -212,7 +242,7 @@ impl Scan {
 
     /// Counts a step that its aggregate has answered.
     pub(crate) fn count_aggregated(&mut self, step: usize) {
-        let marked = self.lone_page(step).and_then(|page| page.aggregate.as_ref());
+        let marked = self.aggregate_of(step);
         self.report.stale_markers += marked.map_or(0, |aggregate| u64::from(aggregate.stale_count));
         self.report.pages_aggregated += 1;
     }
@@ -243,10 +273,8 @@ impl Scan {
 
     /// Whether the times alone tell how many samples that are no staleness markers a step has.
     pub(crate) fn can_count_by_times(&self, step: usize) -> bool {
-        let unmarked = |page: &PageInfo| page.aggregate.as_ref().is_some_and(|a| a.stale_count == 0);
-        let lone = self.lone_page(step);
-        self.context.filter.is_none()
-            && lone.is_some_and(|page| self.value_type != ValueType::F64 || unmarked(page))
+        let unmarked = self.value_type != ValueType::F64 || self.is_unmarked(step);
+        self.context.filter.is_none() && self.lone_index(step).is_some() && unmarked
     }
 
     /// Appends the times of a step in the range; only where [`Scan::can_count_by_times`].
@@ -338,7 +366,7 @@ impl Scan {
     /// Counts a page that is about to be decoded, and finds it.
     fn begin_page(&mut self, index: usize) -> Result<(usize, PageInfo)> {
         let origin = self.origin(index);
-        let page = self.pages.get(index).expect("steps name pages of their own scan").clone();
+        let page = self.pages.get(index).copied().expect("steps name pages of their own scan");
         self.context.budget.check()?;
         self.context.budget.take_samples(u64::from(page.count))?;
         self.report.pages_decoded += 1;
@@ -398,7 +426,7 @@ impl Scan {
 
     /// Whether a step is known to hold no staleness marker.
     fn is_unmarked(&self, step: usize) -> bool {
-        let aggregate = self.lone_page(step).and_then(|page| page.aggregate.as_ref());
+        let aggregate = self.aggregate_of(step);
         aggregate.is_some_and(|aggregate| aggregate.stale_count == 0)
     }
 }
@@ -409,7 +437,7 @@ fn cursor_of<'a>(
     source: usize,
 ) -> &'a mut dyn Cursor {
     let slot = cursors.get_mut(source).expect("there is a place for each source");
-    &mut **slot.get_or_insert_with(|| cursor(context.source(source)))
+    &mut **slot.get_or_insert_with(|| Arc::clone(context.source(source)).cursor())
 }
 
 /// Appends a page, and holds the source to what it said of it.

@@ -33,30 +33,11 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// The keys of series, whose ordinals are given in the order that `select` gives them in.
     fn keys(&self, ordinals: &[u32]) -> Result<Vec<SeriesKey>>;
 
-    /// The type of a series.
-    fn value_type(&self, ordinal: u32) -> Result<ValueType>;
+    /// The types of series, whose ordinals are given in that order too.
+    fn value_types(&self, ordinals: &[u32]) -> Result<Vec<ValueType>>;
 
-    /// The types of several series, in the order of `ordinals`.
-    fn value_types(&self, ordinals: &[u32]) -> Result<Vec<ValueType>> {
-        ordinals.iter().map(|ordinal| self.value_type(*ordinal)).collect()
-    }
-
-    /// A cursor, where walking from series to series can keep more than single calls can.
-    fn cursor(self: Arc<Self>) -> Option<Box<dyn Cursor>> {
-        None
-    }
-
-    /// Appends the pages of a series that may hold samples in `range`.
-    ///
-    /// A page is what decodes on its own. At one time, a later page of the list wins over an earlier one;
-    /// the list is therefore in order of commit where pages may meet, and in order of time where they do not.
-    fn pages(&self, ordinal: u32, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()>;
-
-    /// Appends the times of a page, strictly rising, as nanoseconds.
-    fn read_times(&self, ordinal: u32, locator: u32, out: &mut Vec<i64>) -> Result<()>;
-
-    /// Appends the values of a page, as many as times, to a column of the series' type.
-    fn read_values(&self, ordinal: u32, locator: u32, out: &mut Column) -> Result<()>;
+    /// A cursor over its series.
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor>;
 }
 
 /// Reads one series of a source after the other; owned by one scan.
@@ -64,50 +45,24 @@ pub(crate) trait Cursor: Send + fmt::Debug {
     /// Moves to a series.
     fn seek(&mut self, ordinal: u32) -> Result<()>;
 
-    /// As [`Source::pages`], of the series it stands at.
+    /// Appends the pages of the series that may hold samples in `range`.
+    ///
+    /// A page is what decodes on its own. At one time, a later page of the list wins over an earlier one;
+    /// the list is therefore in order of commit where pages may meet, and in order of time where they do not.
     fn pages(&mut self, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()>;
 
-    /// As [`Source::read_times`].
+    /// What is known of the samples of a page without decoding them, if anything.
+    fn aggregate(&self, locator: u32) -> Option<&PageAggregate>;
+
+    /// Appends the times of a page, strictly rising, as nanoseconds.
     fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()>;
 
-    /// As [`Source::read_values`].
+    /// Appends the values of a page, as many as times, to a column of the series' type.
     fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()>;
 }
 
-/// A cursor of a source that has none of its own.
-#[derive(Debug)]
-struct PlainCursor {
-    source: Arc<dyn Source>,
-    ordinal: u32,
-}
-
-impl Cursor for PlainCursor {
-    fn seek(&mut self, ordinal: u32) -> Result<()> {
-        self.ordinal = ordinal;
-        Ok(())
-    }
-
-    fn pages(&mut self, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {
-        self.source.pages(self.ordinal, range, out)
-    }
-
-    fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()> {
-        self.source.read_times(self.ordinal, locator, out)
-    }
-
-    fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()> {
-        self.source.read_values(self.ordinal, locator, out)
-    }
-}
-
-/// A cursor over `source`.
-pub(crate) fn cursor(source: &Arc<dyn Source>) -> Box<dyn Cursor> {
-    let own = Arc::clone(source).cursor();
-    own.unwrap_or_else(|| Box::new(PlainCursor { source: Arc::clone(source), ordinal: 0 }))
-}
-
 /// A page of one series in one source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct PageInfo {
     /// Time of the first sample.
     pub min_time: i64,
@@ -117,10 +72,8 @@ pub(crate) struct PageInfo {
     pub count: u32,
     /// How many bytes decoding it reads; for reports.
     pub size: u32,
-    /// How the source finds it again.
+    /// How the cursor finds it again.
     pub locator: u32,
-    /// What is known of its samples without decoding them, if anything.
-    pub aggregate: Option<PageAggregate>,
 }
 
 /// A stretch of time of which something could not be read.

@@ -89,7 +89,7 @@ impl<F: Fold> WindowFolder<F> {
             let Some(last) = self.out.last_mut() else { return false };
             return page.max_time < self.end && last.fold.add_page(page, aggregate);
         }
-        let (label, end) = self.windows.around(page.min_time);
+        let (label, end) = self.next_window(page.min_time);
         let mut fold = F::empty();
         if page.max_time >= end || !fold.add_page(page, aggregate) {
             return false;
@@ -112,12 +112,22 @@ impl<F: Fold> WindowFolder<F> {
         self.split(times, |fold, start, end| fold.add_times(times.get(start..end).unwrap_or_default()));
     }
 
+    /// The window that holds `time`, which lies after the last one. Mostly the very next: no division then.
+    fn next_window(&self, time: i64) -> (i64, i64) {
+        match self.windows.grid {
+            Some((_, step)) if !self.out.is_empty() && time - self.end < step => {
+                (self.end, self.end.saturating_add(step))
+            }
+            _ => self.windows.around(time),
+        }
+    }
+
     /// Calls `add` for each stretch of `times` that lies in one window.
     fn split(&mut self, times: &[i64], mut add: impl FnMut(&mut F, usize, usize)) {
         let mut start = 0;
         while let Some(first) = times.get(start) {
             if *first >= self.end {
-                let (label, end) = self.windows.around(*first);
+                let (label, end) = self.next_window(*first);
                 self.out.push(Window { label, fold: F::empty() });
                 self.end = end;
             }
@@ -129,10 +139,11 @@ impl<F: Fold> WindowFolder<F> {
         }
     }
 
-    /// The windows that hold a sample, in order of time; empties the folder for the next series.
-    pub(crate) fn finish(&mut self) -> Vec<Window<F>> {
+    /// The windows that hold a sample, in order of time, for the caller to take out; then the folder is ready
+    /// for the next series.
+    pub(crate) fn finish(&mut self) -> &mut Vec<Window<F>> {
         self.end = i64::MIN;
-        std::mem::take(&mut self.out)
+        &mut self.out
     }
 }
 
@@ -151,15 +162,16 @@ fn count_before(times: &[i64], end: i64) -> usize {
     known + between.partition_point(|time| *time < end)
 }
 
-/// Adds the windows of another series to those of a group; both ascend by label.
-pub(crate) fn combine_windows<F: Fold>(group: &mut Vec<Window<F>>, series: Vec<Window<F>>) {
-    let same = group.len() == series.len() && group.iter().zip(&series).all(|(a, b)| a.label == b.label);
+/// Takes the windows of another series into those of a group; both ascend by label.
+pub(crate) fn combine_windows<F: Fold>(group: &mut Vec<Window<F>>, series: &mut Vec<Window<F>>) {
+    let same =
+        group.len() == series.len() && group.iter().zip(series.iter()).all(|(a, b)| a.label == b.label);
     if same {
-        group.iter_mut().zip(series).for_each(|(own, other)| own.fold.combine(other.fold));
+        group.iter_mut().zip(series.drain(..)).for_each(|(own, other)| own.fold.combine(other.fold));
         return;
     }
     let mut merged: Vec<Window<F>> = Vec::with_capacity(group.len().max(series.len()));
-    let mut others = series.into_iter().peekable();
+    let mut others = series.drain(..).peekable();
     for own in group.drain(..) {
         while let Some(other) = others.next_if(|other| other.label < own.label) {
             merged.push(other);
@@ -202,7 +214,7 @@ mod tests {
             let mut folder = WindowFolder::<CountFold>::new(windows(5, step));
             times.chunks(37).for_each(|chunk| folder.add_times(chunk));
             let found: Vec<(i64, f64)> =
-                folder.finish().into_iter().map(|w| (w.label, w.fold.finish(0.0, 0.0).unwrap())).collect();
+                folder.finish().drain(..).map(|w| (w.label, w.fold.finish(0.0, 0.0).unwrap())).collect();
             let mut expected = std::collections::BTreeMap::new();
             let label = |time: i64| (time - 5).div_euclid(step as i64) * step as i64 + 5;
             times.iter().for_each(|time| *expected.entry(label(*time)).or_insert(0.0) += 1.0);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::block::{BlockOptions, BlockReader, BlockWriter, Cache, LsnRange, ReadMode};
 use crate::chunk::merge::ColumnSlice;
-use crate::chunk::{Effort, aggregate_of, encode_page};
+use crate::chunk::{Effort, PageAggregate, aggregate_of, encode_page};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, MemoryFs};
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
-use crate::query::source::{PageInfo, Snapshot, Source};
+use crate::query::source::{Cursor, PageInfo, Snapshot, Source};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemorySource {
@@ -94,35 +94,60 @@ impl Source for MemorySource {
         Ok(ordinals.iter().map(|ordinal| self.series[*ordinal as usize].key.clone()).collect())
     }
 
-    fn value_type(&self, ordinal: u32) -> Result<ValueType> {
-        Ok(self.series[ordinal as usize].value_type)
+    fn value_types(&self, ordinals: &[u32]) -> Result<Vec<ValueType>> {
+        Ok(ordinals.iter().map(|ordinal| self.series[*ordinal as usize].value_type).collect())
     }
 
-    fn pages(&self, ordinal: u32, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {
-        for (locator, page) in self.series[ordinal as usize].pages.iter().enumerate() {
+    fn cursor(self: Arc<Self>) -> Box<dyn Cursor> {
+        Box::new(MemoryCursor { source: self, ordinal: 0, aggregates: Vec::new() })
+    }
+}
+
+#[derive(Debug)]
+struct MemoryCursor {
+    source: Arc<MemorySource>,
+    ordinal: u32,
+    aggregates: Vec<PageAggregate>,
+}
+
+impl Cursor for MemoryCursor {
+    fn seek(&mut self, ordinal: u32) -> Result<()> {
+        self.ordinal = ordinal;
+        let pages = &self.source.series[ordinal as usize].pages;
+        let aggregate =
+            |page: &MemoryPage| aggregate_of(ColumnSlice::new(&page.values, 0, page.values.len()));
+        self.aggregates = pages.iter().map(aggregate).collect();
+        Ok(())
+    }
+
+    fn aggregate(&self, locator: u32) -> Option<&PageAggregate> {
+        let page = &self.source.series[self.ordinal as usize].pages[locator as usize];
+        page.aggregated.then(|| &self.aggregates[locator as usize])
+    }
+
+    fn pages(&mut self, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {
+        for (locator, page) in self.source.series[self.ordinal as usize].pages.iter().enumerate() {
             let (min_time, max_time) = (page.times[0], page.times[page.times.len() - 1]);
             if range.meets(Timestamp::from_nanos(min_time), Timestamp::from_nanos(max_time)) {
-                let aggregate = aggregate_of(ColumnSlice::new(&page.values, 0, page.values.len()));
                 out.push(PageInfo {
                     min_time,
                     max_time,
                     count: page.times.len() as u32,
                     size: 8 * page.times.len() as u32,
                     locator: locator as u32,
-                    aggregate: page.aggregated.then_some(aggregate),
                 });
             }
         }
         Ok(())
     }
 
-    fn read_times(&self, ordinal: u32, locator: u32, out: &mut Vec<i64>) -> Result<()> {
-        out.extend_from_slice(&self.page(ordinal, locator)?.times);
+    fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()> {
+        out.extend_from_slice(&self.source.page(self.ordinal, locator)?.times);
         Ok(())
     }
 
-    fn read_values(&self, ordinal: u32, locator: u32, out: &mut Column) -> Result<()> {
-        let values = &self.page(ordinal, locator)?.values;
+    fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()> {
+        let values = &self.source.page(self.ordinal, locator)?.values;
         ColumnSlice::new(values, 0, values.len()).append_to(out);
         Ok(())
     }
