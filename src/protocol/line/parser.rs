@@ -334,13 +334,12 @@ impl<'a> Iterator for Parser<'a> {
     type Item = Result<Point<'a>, LineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut start = self.at;
-        let result = match self.skip_to_point() {
+        let to_point = self.skip_to_point();
+        // A comment that is refused ends in the line that it is on, so that its end is as good as its start.
+        let start = self.at;
+        let result = match to_point {
             Ok(false) => return None,
-            Ok(true) => {
-                start = self.at;
-                self.point()
-            }
+            Ok(true) => self.point(),
             Err(reason) => Err(reason),
         };
         Some(result.map_err(|reason| self.fail(start, reason)))
@@ -438,6 +437,15 @@ mod tests {
         assert_eq!(good, ["a", "d"]);
         let shown = points[1].as_ref().unwrap_err().to_string();
         assert_eq!(shown, "line 2, column 5: the value of a field is of no known type");
+    }
+
+    #[test]
+    fn a_bad_comment_is_named_by_its_own_line() {
+        let points = parse("bad\n###\n#ok\n#\u{8}x\n#\u{8}\nm v=1");
+        let lines: Vec<_> =
+            points.iter().filter_map(|p| p.as_ref().err()).map(|e| (e.line, e.column)).collect();
+        assert_eq!(lines, [(1, 4), (4, 2), (5, 2)]);
+        assert!(points[3].is_ok());
     }
 
     #[test]
