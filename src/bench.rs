@@ -2,9 +2,11 @@
 //!
 //! Not part of the interface of the crate: it follows the layers, without notice.
 
+pub mod block;
+
 use std::sync::Arc;
 
-use crate::block::{BlockOptions, BlockReader, BlockWriter, Cache, LsnRange, ReadMode};
+use crate::block::{BlockReader, Cache, ReadMode};
 use crate::chunk::merge::ColumnSlice;
 use crate::chunk::{Context, Effort, EncodedPage, PageMeta, TimeColumn, TimesMeta};
 use crate::env::Env;
@@ -94,17 +96,7 @@ pub fn block_query(
 ) -> Result<Query> {
     let env = Env::system();
     let path = dir.join("block");
-    let options = BlockOptions { database_id: [0; 16], number: 1, level: 0 };
-    let mut writer = BlockWriter::create(env.fs.clone(), &path, options)?;
-    for (key, times, values) in series {
-        writer.series(&key, values.value_type())?;
-        let mut start = 0;
-        for end in page_ends(&times, &values) {
-            writer.page(&Page::encode(&times, &values, start, end, compact).0)?;
-            start = end;
-        }
-    }
-    writer.finish(LsnRange { first: 1, last: 1 })?;
+    block::write_block(&path, series, compact)?;
     let block = BlockReader::open(env.fs.open(&path)?, ReadMode::Pread, Arc::new(Cache::new(64 << 20)))?;
     let (sources, floor): (Vec<Arc<dyn Source>>, _) = (vec![Arc::new(block)], Timestamp::MIN);
     let snapshot = Snapshot { sources, tombstones: Vec::new(), floor, damaged: Vec::new(), env };
