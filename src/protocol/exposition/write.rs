@@ -2,7 +2,7 @@
 //! format asked for, and a series keeps its name.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 use super::{Exemplar, Family, Format, Sample, Tag, suffixes};
@@ -109,14 +109,10 @@ impl Page<'_> {
         };
         let is_taken = |name: &str| by_name.contains_key(name);
         let homes: Vec<Vec<Home<'_>>> = families.iter().map(|f| openmetrics_homes(f, is_taken)).collect();
-        let mut joined: Vec<&str> = Vec::new();
-        for home in homes.iter().flatten() {
-            if let Some(created) = created_of(home) {
-                joined.push(&created.name);
-            }
-        }
+        let joined: HashSet<&str> =
+            homes.iter().flatten().filter_map(created_of).map(|f| f.name.as_ref()).collect();
         for (family, homes) in families.iter().zip(&homes) {
-            if joined.contains(&family.name.as_ref()) {
+            if joined.contains(family.name.as_ref()) {
                 continue;
             }
             for home in homes {
