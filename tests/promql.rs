@@ -6,6 +6,8 @@ mod answers;
 mod classify;
 #[path = "promql/compare.rs"]
 mod compare;
+#[path = "promql/engine.rs"]
+mod engine;
 #[path = "promql/memory.rs"]
 mod memory;
 #[path = "promql/robust.rs"]

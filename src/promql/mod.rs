@@ -27,6 +27,7 @@ mod call;
 mod check;
 mod datetime;
 mod duration;
+mod engine;
 mod eval;
 mod format;
 mod function;
@@ -54,6 +55,7 @@ mod window;
 
 pub use ast::*;
 pub use budget::{Deadline, Options, Stats};
+pub use engine::EngineSource;
 pub use format::pretty;
 pub use function::{FUNCTIONS, Function, Variadic};
 pub use json::tree_json;
