@@ -133,6 +133,16 @@ impl Db {
         &self.inner.root
     }
 
+    /// Files, clock and randomness that the database lives on.
+    pub fn env(&self) -> &Env {
+        self.inner.env()
+    }
+
+    /// What tells this database, and its snapshots, from all others.
+    pub fn database_id(&self) -> [u8; 16] {
+        self.inner.database_id
+    }
+
     /// What opening found.
     pub fn recovery(&self) -> &Recovery {
         &self.inner.recovery

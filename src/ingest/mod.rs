@@ -37,9 +37,9 @@ pub use histogram::{BUCKET_COUNT_MAX, DEFAULT_BUCKETS, Histogram, HistogramValue
 pub use push::{MetricsLogger, NamedInstrument};
 pub use registry::{Registry, RegistryWriter};
 pub use session::{
-    HEARTBEAT_TIMEOUT, JSON_DEPTH_MAX, NO_TAGS, SESSION_PAYLOAD_SIZE_MAX, SessionEvent, SessionId,
-    SessionInfo, SessionMetric, SessionMetricKind, SessionSample, SessionStatus, SessionSummary, SessionTag,
-    SessionView,
+    HEARTBEAT_TIMEOUT, JSON_DEPTH_MAX, NO_TAGS, SESSION_LIST_LIMIT_MAX, SESSION_PAYLOAD_SIZE_MAX, Session,
+    SessionEvent, SessionFilter, SessionId, SessionInfo, SessionMetric, SessionMetricKind, SessionOptions,
+    SessionSample, SessionSeries, SessionStatus, SessionSummary, SessionTag, SessionView,
 };
 pub use sink::{Point, Refused, Sink};
 pub use statsd_client::{StatsdClient, StatsdCounts};

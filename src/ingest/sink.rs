@@ -4,9 +4,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::db::{Batch, Db};
 use crate::error::{Error, ErrorKind};
 use crate::ingest::MetricFamily;
-use crate::model::{Metadata, MetricKind, SeriesKey, Timestamp};
+use crate::model::{Metadata, MetricKind, SeriesKey, Timestamp, ValueRef};
 
 /// One sample and its series.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,23 @@ impl<S: Sink + ?Sized> Sink for std::sync::Arc<S> {
 
     fn takes(&self, value: f64) -> bool {
         (**self).takes(value)
+    }
+}
+
+impl Sink for Db {
+    /// Writes with the durability of the database.
+    fn write(&self, points: &[Point]) -> Result<(), Refused> {
+        let mut batch = Batch::new();
+        for point in points {
+            batch.push_key(&point.key, point.time, ValueRef::F64(point.value))?;
+        }
+        Db::write(self, &mut batch)?;
+        Ok(())
+    }
+
+    fn describe(&self, name: &str, metadata: &Metadata) {
+        // Best effort; what is wrong with the database is said by the write that follows.
+        let _ = self.set_metadata(name, metadata.clone());
     }
 }
 

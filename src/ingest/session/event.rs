@@ -30,6 +30,8 @@ pub struct SessionEvent {
     pub name: String,
     /// How bad it was: `debug`, `info`, `warning`, `error`, `critical`, or any other word; `None`: see [`SessionEvent::level`].
     pub level: Option<String>,
+    /// A second word for how bad it was or what it belongs to, where a client sends both.
+    pub category: Option<String>,
     /// The part of the program where it happened, or empty.
     pub group: String,
     /// Words to find it by.

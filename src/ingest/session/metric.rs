@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::ingest::session::RESERVED_NAMES;
 use crate::ingest::session::tags::SessionTag;
-use crate::ingest::session::{RESERVED_NAMES, check_depth};
 use crate::model::{NAME_SIZE_MAX, Timestamp};
 
 /// What a session's metric measures.
@@ -136,14 +136,6 @@ impl SessionMetric {
         self.time = Some(time);
         self
     }
-
-    /// Whether nothing but name, value and tags is said of it.
-    pub(super) fn is_plain(&self) -> bool {
-        self.kind == SessionMetricKind::Gauge
-            && self.count.is_none()
-            && self.unit.is_none()
-            && self.metadata.is_none()
-    }
 }
 
 /// Checks name and value of a session's metric.
@@ -164,11 +156,6 @@ pub(super) fn check_metric(name: &str, value: f64) -> Result<()> {
         return Err(Error::invalid_input(format!("value: {value} is not a finite number (metric {name:?})")));
     }
     Ok(())
-}
-
-/// Checks everything else.
-pub(super) fn check_details(metric: &SessionMetric) -> Result<()> {
-    metric.metadata.as_ref().map_or(Ok(()), |metadata| check_depth("metadata", metadata))
 }
 
 #[cfg(test)]

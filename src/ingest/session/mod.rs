@@ -4,17 +4,26 @@
 //! layout. Nothing of a session stays in memory but what its handle holds.
 
 mod event;
+mod filter;
+mod handle;
 mod id;
+mod local;
 mod metric;
 mod payload;
 mod state;
+mod store;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use event::SessionEvent;
+pub use filter::{SESSION_LIST_LIMIT_MAX, SessionFilter};
+pub use handle::Session;
 pub use id::SessionId;
 pub use metric::{SessionMetric, SessionMetricKind};
 pub use state::JSON_DEPTH_MAX;
+pub use store::{SessionOptions, SessionSeries};
 pub use tags::{NO_TAGS, SessionTag};
 pub use view::{HEARTBEAT_TIMEOUT, SessionSample, SessionStatus, SessionSummary, SessionView};
 
@@ -23,7 +32,7 @@ use state::check_depth;
 /// Most bytes of one event, patch of a state or note of a metric.
 pub const SESSION_PAYLOAD_SIZE_MAX: usize = 1 << 20;
 
-/// The series of a product that holds the creations and ends of its sessions.
+/// The series of a product that holds the creations of its sessions.
 const LOG_NAME: &str = "session_log";
 /// The series of a session that holds its entries.
 const EVENTS_NAME: &str = "session_events";

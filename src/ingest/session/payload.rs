@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::ingest::session::event::SessionEvent;
 use crate::ingest::session::id::SessionId;
-use crate::ingest::session::metric::{SessionMetric, SessionMetricKind};
+use crate::ingest::session::metric::SessionMetricKind;
 use crate::ingest::session::{SESSION_PAYLOAD_SIZE_MAX, SessionInfo};
 use crate::model::Timestamp;
 
@@ -39,20 +39,6 @@ pub(super) struct MetricNote {
     pub(super) metadata: Option<Value>,
     /// The time of the sample, where it is not that of the entry.
     pub(super) time: Option<Timestamp>,
-}
-
-impl MetricNote {
-    pub(super) fn of(metric: &SessionMetric, sample_time: Timestamp) -> Self {
-        MetricNote {
-            name: metric.name.clone(),
-            tags: metric.tags.iter().map(super::tags::SessionTag::text).collect(),
-            kind: metric.kind,
-            unit: metric.unit.clone(),
-            count: metric.count,
-            metadata: metric.metadata.clone(),
-            time: Some(sample_time),
-        }
-    }
 }
 
 impl Entry {
@@ -115,6 +101,7 @@ impl Entry {
 fn put_event(members: &mut Map<String, Value>, event: &SessionEvent, stored: Timestamp) {
     members.insert("name".to_owned(), event.name.as_str().into());
     put_text(members, "level", event.level.as_deref().unwrap_or_default());
+    put_text(members, "category", event.category.as_deref().unwrap_or_default());
     put_text(members, "group", &event.group);
     if !event.labels.is_empty() {
         members.insert("labels".to_owned(), event.labels.clone().into());
@@ -136,6 +123,7 @@ fn read_event(mut members: Map<String, Value>) -> Option<SessionEvent> {
     Some(SessionEvent {
         name: read_text(&members, "name")?,
         level: read_text(&members, "level"),
+        category: read_text(&members, "category"),
         group: read_text(&members, "group").unwrap_or_default(),
         labels: labels.unwrap_or_default(),
         message: read_text(&members, "message").unwrap_or_default(),
@@ -196,22 +184,7 @@ pub(super) fn decode_created(product: &str, bytes: &[u8]) -> Option<(SessionId, 
         hostname: text("hostname"),
         machine_id: text("machine_id"),
     };
-    Some((read_id(&members)?, info))
-}
-
-/// What the series of a product holds of a session's end, crash or resumption.
-pub(super) fn encode_change(id: SessionId) -> Result<Vec<u8>> {
-    to_bytes(Map::from_iter([("id".to_owned(), Value::from(id.to_string()))]))
-}
-
-/// Reads what [`encode_change`] wrote.
-pub(super) fn decode_change(bytes: &[u8]) -> Option<SessionId> {
-    let Value::Object(members) = serde_json::from_slice(bytes).ok()? else { return None };
-    read_id(&members)
-}
-
-fn read_id(members: &Map<String, Value>) -> Option<SessionId> {
-    members.get("id")?.as_str()?.parse().ok()
+    Some((members.get("id")?.as_str()?.parse().ok()?, info))
 }
 
 fn put_text(members: &mut Map<String, Value>, key: &str, text: &str) {
@@ -304,12 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn creation_and_changes_round_trip() {
+    fn a_creation_round_trips() {
         let id = SessionId::new(STORED, 5);
         let info = SessionInfo::new("MyApp", "1.0.0").hostname("h").machine_id("m");
         let bytes = encode_created(id, &info).unwrap();
         assert_eq!(decode_created("MyApp", &bytes), Some((id, info)));
-        assert_eq!(decode_change(&encode_change(id).unwrap()), Some(id));
     }
 
     #[test]
@@ -328,7 +300,6 @@ mod tests {
             assert_eq!(Entry::decode(bytes), None, "{}", String::from_utf8_lossy(bytes));
         }
         assert_eq!(decode_created("p", b"{}"), None);
-        assert_eq!(decode_change(br#"{"id":"x"}"#), None);
         let deep = "[".repeat(100_000);
         assert_eq!(Entry::decode(deep.as_bytes()), None);
     }

@@ -57,6 +57,15 @@ impl SessionTag<'_> {
         }
     }
 
+    /// A copy that borrows nothing.
+    pub(super) fn to_static(&self) -> SessionTag<'static> {
+        let owned = |text: &Cow<'_, str>| Cow::Owned(text.to_string());
+        match self {
+            SessionTag::Text(text) => SessionTag::Text(owned(text)),
+            SessionTag::Pair(key, value) => SessionTag::Pair(owned(key), owned(value)),
+        }
+    }
+
     fn pair(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
         match self {
             SessionTag::Text(text) => {

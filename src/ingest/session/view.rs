@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::error::{Error, Result};
 use crate::ingest::session::event::SessionEvent;
 use crate::ingest::session::id::SessionId;
 use crate::ingest::session::metric::SessionMetricKind;
@@ -18,6 +19,8 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The event by which a client says that its program hangs, and the one that takes it back.
 const HUNG_EVENT: &str = "application_appears_hung";
 const RECOVERED_EVENT: &str = "application_recovered";
+/// The event that a crash is shown as.
+const CRASHED_EVENT: &str = "session_crashed_detected";
 
 /// How a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +61,7 @@ pub struct SessionView {
     pub updated_at: Timestamp,
     /// Whether the program last said that it hangs.
     pub hung: bool,
-    /// Its state: all patches merged.
+    /// Its state: product and version, and all patches merged into it.
     pub state: Value,
     /// The state after each patch, in order of time.
     pub state_history: Vec<(Timestamp, Value)>,
@@ -98,27 +101,18 @@ pub(super) struct Parts {
     pub(super) entries: Vec<(Timestamp, Vec<u8>)>,
     /// Every other series that carries its tag and holds numbers.
     pub(super) series: Vec<(SeriesKey, Vec<Timestamp>, Vec<f64>)>,
-    /// Whether its machine began another session after this one fell silent.
-    pub(super) machine_moved_on: bool,
 }
 
 impl SessionView {
     /// The session `id` of its parts, as it stands at `now`.
     pub(super) fn of(id: SessionId, info: SessionInfo, parts: Parts, now: Timestamp) -> Self {
-        let created_at = id.created_at();
-        let summary = SessionSummary {
-            id,
-            info,
-            created_at,
-            ended_at: None,
-            last_heartbeat: None,
-            status: SessionStatus::Active,
-        };
+        let state = serde_json::json!({"product": info.product, "version": info.version});
+        let summary = SessionSummary::new(id, info);
         let mut view = SessionView {
+            updated_at: summary.created_at,
             summary,
-            updated_at: created_at,
             hung: false,
-            state: Value::Object(Map::new()),
+            state,
             state_history: Vec::new(),
             events: Vec::new(),
             metrics: Vec::new(),
@@ -134,12 +128,12 @@ impl SessionView {
             }
         }
         view.add_metrics(parts.series, notes);
-        view.settle(now, parts.machine_moved_on);
+        view.settle(now);
         view
     }
 
     fn apply(&mut self, entry: Entry, stored: Timestamp) {
-        let summary = &mut self.summary;
+        self.summary.apply_life(&entry, stored);
         match entry {
             Entry::Event(mut event) => {
                 event.time = Some(event.time.unwrap_or(stored));
@@ -149,13 +143,11 @@ impl SessionView {
                 state::merge(&mut self.state, &patch);
                 self.state_history.push((time.unwrap_or(stored), self.state.clone()));
             }
-            Entry::Heartbeat => summary.last_heartbeat = Some(stored),
-            Entry::Ended => (summary.ended_at, summary.status) = (Some(stored), SessionStatus::Ended),
-            Entry::Crashed { .. } => {
-                (summary.ended_at, summary.status) = (Some(stored), SessionStatus::Crashed);
+            Entry::Crashed { reason } => {
+                let event = SessionEvent::new(CRASHED_EVENT).with_level("error").at(stored);
+                self.events.push(event.data(serde_json::json!({"reason": reason})));
             }
-            Entry::Resumed => (summary.ended_at, summary.status) = (None, SessionStatus::Active),
-            Entry::Metric(_) => {}
+            Entry::Heartbeat | Entry::Ended | Entry::Resumed | Entry::Metric(_) => {}
         }
     }
 
@@ -178,7 +170,7 @@ impl SessionView {
     }
 
     /// What depends on all entries at once.
-    fn settle(&mut self, now: Timestamp, machine_moved_on: bool) {
+    fn settle(&mut self, now: Timestamp) {
         self.events.sort_by_key(|event| event.time);
         let last_said = self
             .events
@@ -186,17 +178,67 @@ impl SessionView {
             .rev()
             .find(|event| [HUNG_EVENT, RECOVERED_EVENT].contains(&event.name.as_str()));
         self.hung = last_said.is_some_and(|event| event.name == HUNG_EVENT);
-        self.summary.settle(now, machine_moved_on);
+        self.summary.settle(now);
+    }
+}
+
+impl SessionStatus {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            SessionStatus::Active => "active",
+            SessionStatus::Suspended => "suspended",
+            SessionStatus::Ended => "ended",
+            SessionStatus::Crashed => "crashed",
+        }
+    }
+
+    /// The status that `name` is the word for.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the words there are.
+    pub fn from_name(name: &str) -> Result<Self> {
+        use SessionStatus::{Active, Crashed, Ended, Suspended};
+        let found = [Active, Suspended, Ended, Crashed].into_iter().find(|status| status.name() == name);
+        found.ok_or_else(|| Error::invalid_input("status: not one of active, suspended, ended, crashed"))
     }
 }
 
 impl SessionSummary {
-    /// Whether a running session has fallen silent at `now`, and what became of it.
-    pub(super) fn settle(&mut self, now: Timestamp, machine_moved_on: bool) {
+    /// A session of which nothing is known but its creation.
+    pub(super) fn new(id: SessionId, info: SessionInfo) -> Self {
+        let (created_at, status) = (id.created_at(), SessionStatus::Active);
+        SessionSummary { id, info, created_at, ended_at: None, last_heartbeat: None, status }
+    }
+
+    /// What an entry says of the life of the session.
+    pub(super) fn apply_life(&mut self, entry: &Entry, stored: Timestamp) {
+        match entry {
+            Entry::Heartbeat => self.last_heartbeat = Some(stored),
+            Entry::Ended => (self.ended_at, self.status) = (Some(stored), SessionStatus::Ended),
+            Entry::Crashed { .. } => (self.ended_at, self.status) = (Some(stored), SessionStatus::Crashed),
+            Entry::Resumed => {
+                (self.ended_at, self.status) = (None, SessionStatus::Active);
+                // It was silent because it had ended.
+                self.last_heartbeat = None;
+            }
+            Entry::Event(_) | Entry::State { .. } | Entry::Metric(_) => {}
+        }
+    }
+
+    /// A suspended session has crashed when its machine has begun another one since.
+    pub(super) fn give_up(&mut self, machine_moved_on: bool) {
+        if self.status == SessionStatus::Suspended && machine_moved_on {
+            self.status = SessionStatus::Crashed;
+        }
+    }
+
+    /// Whether a running session has fallen silent at `now`.
+    pub(super) fn settle(&mut self, now: Timestamp) {
         let timeout = i64::try_from(HEARTBEAT_TIMEOUT.as_nanos()).unwrap_or(i64::MAX);
         let silent = self.last_heartbeat.is_some_and(|last| last.saturating_add(timeout) < now);
         if self.status == SessionStatus::Active && silent {
-            self.status = if machine_moved_on { SessionStatus::Crashed } else { SessionStatus::Suspended };
+            self.status = SessionStatus::Suspended;
         }
     }
 }
@@ -272,8 +314,8 @@ mod tests {
             &[(2, state(json!({"a": {"x": 1}, "b": 2}))), (3, state(json!({"a": {"y": 2}, "b": null})))],
             5,
         );
-        assert_eq!(v.state, json!({"a": {"x": 1, "y": 2}}));
-        assert_eq!(v.state_history[0], (at(2), json!({"a": {"x": 1}, "b": 2})));
+        assert_eq!(v.state, json!({"product": "p", "version": "1", "a": {"x": 1, "y": 2}}));
+        assert_eq!((v.state_history[0].0, &v.state_history[0].1["b"]), (at(2), &json!(2)));
         assert_eq!(v.state_history[1].1, v.state);
         assert_eq!(v.updated_at, at(3));
     }
@@ -305,7 +347,10 @@ mod tests {
     #[test]
     fn a_silent_session_whose_machine_moved_on_has_crashed() {
         let mut summary = view(&[(2, Entry::Heartbeat)], 3).summary;
-        summary.settle(at(i64::MAX), true);
+        summary.give_up(true);
+        assert_eq!(summary.status, SessionStatus::Active);
+        summary.settle(at(i64::MAX));
+        summary.give_up(true);
         assert_eq!(summary.status, SessionStatus::Crashed);
     }
 
@@ -338,7 +383,6 @@ mod tests {
                 (key, vec![at(9), at(10), at(12)], vec![1.0, 2.0, 3.0]),
                 (plain, vec![at(11)], vec![4.0]),
             ],
-            machine_moved_on: false,
         };
         let v = SessionView::of(SessionId::new(at(1), 0), SessionInfo::new("p", "1"), parts, at(20));
         let shown: Vec<_> =
