@@ -110,7 +110,12 @@ fn check_count(count: u32) -> Result<usize> {
 
 fn push_affine(start: i64, step: i64, count: usize, out: &mut Vec<i64>) -> Result<()> {
     affine_end(start, step, count as u32)?;
-    out.extend((0..count as i64).map(|index| start + step * index));
+    // Adding runs on vector units; multiplying 64 bits does not. One step before the first time may wrap.
+    let mut time = start.wrapping_sub(step);
+    out.extend((0..count).map(|_| {
+        time = time.wrapping_add(step);
+        time
+    }));
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 use crate::chunk::{Detail, Ends, PageAggregate, Summary};
 use crate::codec::exact::ExactSum;
 use crate::query::source::PageInfo;
+use crate::query::total::Total;
 
 /// The state of one aggregate over one window.
 pub(crate) trait Fold: Clone + Send + 'static {
@@ -105,74 +106,6 @@ impl Fold for CountFold {
     fn finish(self, _: f64, _: f64) -> Option<f64> {
         (self.0 > 0).then_some(self.0 as f64)
     }
-}
-
-/// An exact sum of doubles and integers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Total {
-    doubles: ExactSum,
-    integers: i128,
-}
-
-impl Total {
-    fn add_f64(&mut self, values: &[f64]) {
-        for chunk in values.chunks(WHOLE_CHUNK) {
-            match sum_of_whole(chunk) {
-                Some(sum) => self.doubles.add(sum),
-                None => chunk.iter().for_each(|value| self.doubles.add(*value)),
-            }
-        }
-    }
-
-    fn add_i64(&mut self, values: &[i64]) {
-        self.integers += values.iter().map(|value| i128::from(*value)).sum::<i128>();
-    }
-
-    fn merge(&mut self, other: &Total) {
-        self.doubles.merge(&other.doubles);
-        self.integers += other.integers;
-    }
-
-    /// Doubles and integers as one exact sum.
-    fn unite(mut self) -> ExactSum {
-        const BITS: u32 = 53;
-        const MASK: i128 = (1 << BITS) - 1;
-        let scale = |place: u32| (1_u128 << place) as f64;
-        // Three pieces of at most 53 bits: each is a double exactly.
-        self.doubles.add((self.integers & MASK) as f64);
-        self.doubles.add((self.integers >> BITS & MASK) as f64 * scale(BITS));
-        self.doubles.add((self.integers >> (2 * BITS)) as f64 * scale(2 * BITS));
-        self.doubles
-    }
-
-    fn round(self) -> f64 {
-        if self.integers == 0 { self.doubles.round() } else { self.unite().round() }
-    }
-}
-
-/// So many whole numbers of magnitude up to 2^41 add up below 2^53, exactly in plain doubles.
-const WHOLE_CHUNK: usize = 1 << 12;
-const WHOLE_MAX: f64 = (1_u64 << 41) as f64;
-
-/// The sum of at most `WHOLE_CHUNK` doubles if plain addition is exact for them: whole and small. Real
-/// gauges and counters mostly are, and this form has no branches, so that it runs on vector units.
-fn sum_of_whole(values: &[f64]) -> Option<f64> {
-    // Adding and taking away 1.5 * 2^52 rounds a small double to a whole number.
-    const ROUNDER: f64 = 6_755_399_441_055_744.0;
-    let (mut sums, mut fractions, mut most) = ([0.0_f64; 4], [0.0_f64; 4], [0.0_f64; 4]);
-    let mut add = |lane: usize, value: f64| {
-        sums[lane] += value;
-        fractions[lane] += ((value + ROUNDER) - ROUNDER - value).abs();
-        most[lane] = if value.abs() > most[lane] { value.abs() } else { most[lane] };
-    };
-    let (quads, rest) = values.as_chunks::<4>();
-    for quad in quads {
-        (0..4).for_each(|lane| add(lane, quad[lane]));
-    }
-    rest.iter().for_each(|value| add(0, *value));
-    // NaN and infinities make a fraction NaN.
-    let whole = fractions == [0.0; 4] && most.iter().all(|most| *most <= WHOLE_MAX);
-    whole.then_some((sums[0] + sums[1]) + (sums[2] + sums[3]))
 }
 
 /// The exact sum and the count: for `Sum` and `Avg`.
@@ -630,5 +563,26 @@ impl<const RESETS: bool, const PER_SECOND: bool> Fold for ChangeFold<RESETS, PER
         self.close();
         let change = self.closed?.round();
         Some(if PER_SECOND { change / seconds } else { change })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extremes_see_every_lane() {
+        for place in 0..37 {
+            let mut values = vec![f64::NAN; 37];
+            assert_eq!(extreme::<true>(&values), None);
+            values[place] = -0.0;
+            assert_eq!(extreme::<false>(&values).map(f64::to_bits), Some((-0.0_f64).to_bits()));
+            assert_eq!(extreme::<true>(&values).map(f64::to_bits), Some((-0.0_f64).to_bits()));
+            values[(place + 9) % 37] = 0.0;
+            assert_eq!(extreme::<true>(&values).map(f64::to_bits), Some(0));
+            values[(place + 5) % 37] = f64::NEG_INFINITY;
+            assert_eq!(extreme::<false>(&values), Some(f64::NEG_INFINITY));
+        }
+        assert_eq!(extreme::<true>(&[f64::NEG_INFINITY; 3]), Some(f64::NEG_INFINITY));
     }
 }

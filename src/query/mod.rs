@@ -23,6 +23,7 @@ pub(crate) mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod total;
 mod window;
 
 pub use aggregate::{Aggregate, Compare};
