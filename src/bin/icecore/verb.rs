@@ -1,0 +1,68 @@
+//! The table of verbs: from arguments to the file that does the work, and from its outcome to an exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Failure, Outcome};
+use crate::{demo, import, interrupt, query, sample_host};
+
+/// Embedded time-series storage: exact, compressed, crash-safe history on local disk.
+#[derive(Debug, Parser)]
+#[command(name = "icecore", version, max_term_width = 100)]
+struct Arguments {
+    /// No progress, no summary: only results and errors.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Samples this host, kills the writer with SIGKILL, and shows that nothing acknowledged is lost.
+    Demo(demo::Demo),
+    /// Reads CSV, Prometheus and OpenMetrics files into a database.
+    Import(import::Import),
+    /// Answers with samples or aggregates of series.
+    Query(query::Query),
+    /// The REST frontend.
+    #[cfg(not(feature = "server"))]
+    #[command(disable_help_flag = true)]
+    Serve {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<String>,
+    },
+    /// What `demo` starts and kills.
+    #[command(hide = true)]
+    SampleHost(sample_host::SampleHost),
+}
+
+/// Reads the arguments, runs the verb, and says what went wrong.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    interrupt::install();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(arguments: &Arguments) -> Outcome {
+    let quiet = arguments.quiet;
+    match &arguments.verb {
+        Verb::Demo(verb) => demo::run(verb, quiet),
+        Verb::Import(verb) => import::run(verb, quiet),
+        Verb::Query(verb) => query::run(verb),
+        #[cfg(not(feature = "server"))]
+        Verb::Serve { rest } => Err(feature_is_off("serve", rest)),
+        Verb::SampleHost(verb) => sample_host::run(verb),
+    }
+}
+
+/// The verb exists, but not in this build.
+#[cfg(not(feature = "server"))]
+fn feature_is_off(verb: &str, rest: &[String]) -> Failure {
+    let rest = rest.join(" ");
+    Failure::Usage(format!("{verb} is not in this build; run: cargo run --features full -- {verb} {rest}"))
+}
