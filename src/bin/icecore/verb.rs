@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::{demo, import, interrupt, query, sample_host};
 
 /// Embedded time-series storage: exact, compressed, crash-safe history on local disk.
@@ -62,7 +62,9 @@ fn run(arguments: &Arguments) -> Outcome {
 
 /// The verb exists, but not in this build.
 #[cfg(not(feature = "server"))]
-fn feature_is_off(verb: &str, rest: &[String]) -> Failure {
+fn feature_is_off(verb: &str, rest: &[String]) -> crate::failure::Failure {
     let rest = rest.join(" ");
-    Failure::Usage(format!("{verb} is not in this build; run: cargo run --features full -- {verb} {rest}"))
+    crate::failure::Failure::Usage(format!(
+        "{verb} is not in this build; run: cargo run --features full -- {verb} {rest}"
+    ))
 }
