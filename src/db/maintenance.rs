@@ -398,6 +398,8 @@ impl Inner {
         let next_file =
             manifest.state().next_file.max(next_segment).max(self.next_block.load(Ordering::Relaxed));
         edit.next_file = Some(next_file);
+        // An unfinished file is known by a number that no edit has passed.
+        self.next_block.fetch_max(next_file, Ordering::Relaxed);
         manifest.append(edit)
     }
 
