@@ -51,6 +51,8 @@ impl Encoding {
 
 /// pco is tried for columns of at least this many values; its tables cost more than it saves below.
 const PCO_VALUE_COUNT_MIN: usize = 256;
+/// Nor is it tried where this many bits a value or fewer are reached without it.
+const PCO_BITS_MIN: usize = 3;
 /// In percent: a frame of reference is taken whenever it is smaller than what is there.
 const EVEN_SHARE: usize = 100;
 /// In percent: a prefix code decodes somewhat slower, so it must save something.
@@ -80,7 +82,7 @@ pub(crate) fn encode_f64(values: &[f64], effort: Effort) -> (Encoding, Vec<u8>) 
         decimals.put_header(&mut header);
         encode_integers(&decimals.integers, &header, effort, &mut best);
     }
-    if effort == Effort::Compact && values.len() >= PCO_VALUE_COUNT_MIN {
+    if effort == Effort::Compact && best.may_gain_by_pco(values.len()) {
         best.offer(Encoding::PcoDoubles, PCO_SHARE_MAX, || pco::encode(values));
     }
     best.take(values.iter().map(|value| value.to_bits()))
@@ -111,7 +113,7 @@ fn encode_integers(values: &[i64], header: &[u8], effort: Effort, best: &mut Bes
         let mut out = header.to_vec();
         prefix::encode(values, &mut out).then_some(out)
     });
-    if values.len() >= PCO_VALUE_COUNT_MIN {
+    if best.may_gain_by_pco(values.len()) {
         best.offer(Encoding::Pco, PCO_SHARE_MAX, || {
             let mut out = header.to_vec();
             out.extend_from_slice(&pco::encode(values)?);
@@ -140,6 +142,11 @@ impl Best {
         {
             *self = Best { encoding, size: bytes.len(), bytes };
         }
+    }
+
+    /// Whether pco is worth the time of trying it: it takes ten times as long as all else.
+    fn may_gain_by_pco(&self, count: usize) -> bool {
+        count >= PCO_VALUE_COUNT_MIN && 8 * self.size > PCO_BITS_MIN * count
     }
 
     fn take(self, bits: impl Iterator<Item = u64>) -> (Encoding, Vec<u8>) {

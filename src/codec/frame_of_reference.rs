@@ -6,7 +6,7 @@
 //! "Frame of reference".
 
 use crate::codec::bits::{self, BLOCK_VALUE_COUNT};
-use crate::codec::residual::{Shape, to_deltas};
+use crate::codec::residual::{Order, Shape, to_deltas};
 use crate::codec::varint::{Reader, put_ivarint, put_u8, put_uvarint};
 use crate::error::{Error, Result};
 
@@ -23,9 +23,12 @@ pub(crate) fn encode(values: &[i64], out: &mut Vec<u8>) {
     let mut deltas = plain.clone();
     to_deltas(&mut deltas);
     let (plain_form, delta_form) = (Form::of(&plain), Form::of(&deltas));
-    let delta = delta_form.weight < plain_form.weight;
-    Shape { delta, ..shape }.put(out);
-    let (residuals, form) = if delta { (deltas, delta_form) } else { (plain, plain_form) };
+    let (order, residuals, form) = if delta_form.weight < plain_form.weight {
+        (Order::Delta, deltas, delta_form)
+    } else {
+        (Order::Plain, plain, plain_form)
+    };
+    Shape { order, ..shape }.put(out);
     put_blocks(&residuals, &form, out);
 }
 

@@ -6,7 +6,7 @@
 //! as in DEFLATE (RFC 1951, section 3.2.5); several streams, so that the processor decodes them at once,
 //! as in Zstandard's literals (RFC 8878, section 4.2). Layout in `docs/format.md`, "Prefix codes".
 
-use crate::codec::residual::{Shape, to_deltas};
+use crate::codec::residual::{Order, Shape, to_deltas};
 use crate::codec::varint::{Reader, put_ivarint, put_u8, unzigzag, zigzag};
 use crate::error::{Error, Result};
 
@@ -27,27 +27,44 @@ const BLOCK_VALUE_COUNT: usize = 128;
 /// too long for a token, or all have the same token.
 pub(crate) fn encode(values: &[i64], out: &mut Vec<u8>) -> bool {
     let shape = Shape::of(values);
-    let plain = shape.residuals(values);
-    let mut deltas = plain.clone();
-    to_deltas(&mut deltas);
-    let base = plain.iter().copied().min().unwrap_or_default();
-    let plain: Vec<u64> = plain.iter().map(|residual| residual.wrapping_sub(base) as u64).collect();
-    let deltas: Vec<u64> = deltas.iter().map(|residual| zigzag(*residual)).collect();
-    let delta_code = Code::of(&deltas);
-    let delta = match (Code::of(&plain), &delta_code) {
-        (Some(plain), Some(delta)) => delta.cost < plain.cost,
-        (None, None) => return false,
-        (_, delta) => delta.is_some(),
-    };
-    let numbers = if delta { deltas } else { plain };
-    let Some(code) = Code::of(&numbers) else { return false };
-    Shape { delta, ..shape }.put(out);
-    if !delta {
+    let mut residuals = shape.residuals(values);
+    let base = residuals.iter().copied().min().unwrap_or_default();
+    let mut best =
+        Coded::of(Order::Plain, residuals.iter().map(|residual| residual.wrapping_sub(base) as u64));
+    for order in [Order::Delta, Order::Second] {
+        to_deltas(&mut residuals);
+        let coded = Coded::of(order, residuals.iter().map(|residual| zigzag(*residual)));
+        if coded.cost() < best.cost() {
+            best = coded;
+        }
+    }
+    let Coded { order, numbers, code: Some(code) } = best else { return false };
+    Shape { order, ..shape }.put(out);
+    if order == Order::Plain {
         put_ivarint(out, base);
     }
     code.put_lengths(out);
     put_streams(&numbers, &code, out);
     true
+}
+
+/// Residuals of one order as numbers, and their code, if they have one.
+struct Coded {
+    order: Order,
+    numbers: Vec<u64>,
+    code: Option<Code>,
+}
+
+impl Coded {
+    fn of(order: Order, numbers: impl Iterator<Item = u64>) -> Self {
+        let numbers: Vec<u64> = numbers.collect();
+        let code = Code::of(&numbers);
+        Coded { order, numbers, code }
+    }
+
+    fn cost(&self) -> usize {
+        self.code.as_ref().map_or(usize::MAX, |code| code.cost)
+    }
 }
 
 /// A number's token, and how many of its low bits follow the token's code.
@@ -235,7 +252,8 @@ impl BitWriter {
 /// `Corruption`; some values may have been handed over by then.
 pub(crate) fn decode(reader: &mut Reader<'_>, count: usize, mut emit: impl FnMut(&[i64])) -> Result<()> {
     let shape = Shape::read(reader)?;
-    let base = if shape.delta { 0 } else { reader.ivarint()? };
+    let is_plain = shape.order == Order::Plain;
+    let base = if is_plain { reader.ivarint()? } else { 0 };
     let table = Table::read(reader)?;
     let mut streams = Streams::read(reader)?;
     emit(&[shape.first]);
@@ -251,7 +269,7 @@ pub(crate) fn decode(reader: &mut Reader<'_>, count: usize, mut emit: impl FnMut
             streams.decode(&table, &mut numbers, count);
         }
         for (residual, number) in block.iter_mut().zip(&numbers) {
-            *residual = if shape.delta { unzigzag(*number) } else { (*number as i64).wrapping_add(base) };
+            *residual = if is_plain { (*number as i64).wrapping_add(base) } else { unzigzag(*number) };
         }
         restorer.restore(&mut block[..count]);
         emit(&block[..count]);

@@ -1,5 +1,5 @@
 //! Integers as residuals: less the first value, divided by what all steps have in common, optionally as
-//! differences of neighbours. The step before every integer encoding.
+//! differences of neighbours, or differences of those. The step before every integer encoding.
 //!
 //! Called by [`super::frame_of_reference`] and [`super::prefix`]. Layout in `docs/format.md`, "Residuals".
 //! All arithmetic wraps, so that every column of integers has residuals and gets its values back.
@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 const FLAG_DELTA: u8 = 1;
 const FLAG_DIVISOR: u8 = 2;
+const FLAG_SECOND: u8 = 4;
 
 /// How residuals were made from values: the header of every integer encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +18,25 @@ pub(crate) struct Shape {
     pub(crate) first: i64,
     /// What every difference from the first value is a multiple of; 1 where nothing is.
     pub(crate) divisor: u64,
-    /// Whether residuals are differences from the value before, rather than from the first.
-    pub(crate) delta: bool,
+    /// What residuals are differences from.
+    pub(crate) order: Order,
+}
+
+/// What residuals are differences from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The first value.
+    Plain,
+    /// The value before.
+    Delta,
+    /// The difference before: for counters that rise steadily.
+    Second,
 }
 
 impl Shape {
-    /// The shape of `values`, of which there is at least one, without differences.
+    /// The shape of `values`, of which there is at least one, with residuals from the first value.
     pub(crate) fn of(values: &[i64]) -> Self {
-        Shape { first: values[0], divisor: common_divisor(values), delta: false }
+        Shape { first: values[0], divisor: common_divisor(values), order: Order::Plain }
     }
 
     /// The residuals of `values` from the first value, in units of the divisor: one fewer than values.
@@ -43,7 +55,12 @@ impl Shape {
     /// Appends the header.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        put_u8(out, flag(self.delta, FLAG_DELTA) | flag(self.divisor > 1, FLAG_DIVISOR));
+        let order = match self.order {
+            Order::Plain => 0,
+            Order::Delta => FLAG_DELTA,
+            Order::Second => FLAG_DELTA | FLAG_SECOND,
+        };
+        put_u8(out, order | flag(self.divisor > 1, FLAG_DIVISOR));
         put_ivarint(out, self.first);
         if self.divisor > 1 {
             put_uvarint(out, self.divisor);
@@ -53,21 +70,25 @@ impl Shape {
     /// Reads the header.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self> {
         let flags = reader.u8()?;
-        if flags & !(FLAG_DELTA | FLAG_DIVISOR) != 0 {
-            return Err(Error::corrupt(format!("unknown residual flags {flags:#04x}")));
-        }
+        let order = match flags & !FLAG_DIVISOR {
+            0 => Order::Plain,
+            FLAG_DELTA => Order::Delta,
+            flags if flags == FLAG_DELTA | FLAG_SECOND => Order::Second,
+            _ => return Err(Error::corrupt(format!("unknown residual flags {flags:#04x}"))),
+        };
         let first = reader.ivarint()?;
         let divisor = if flags & FLAG_DIVISOR != 0 { reader.uvarint()? } else { 1 };
-        Ok(Shape { first, divisor, delta: flags & FLAG_DELTA != 0 })
+        Ok(Shape { first, divisor, order })
     }
 
     /// Turns residuals back into values, block after block.
     pub(crate) fn restorer(&self) -> Restorer {
-        Restorer { shape: *self, last: self.first }
+        Restorer { shape: *self, last: self.first, slope: 0 }
     }
 }
 
-/// Replaces differences from the first value by differences from the value before.
+/// Replaces differences from the first value by differences from the value before; applied again, by the
+/// differences of those.
 pub(crate) fn to_deltas(residuals: &mut [i64]) {
     let mut before = 0;
     for residual in residuals {
@@ -82,6 +103,7 @@ pub(crate) fn to_deltas(residuals: &mut [i64]) {
 pub(crate) struct Restorer {
     shape: Shape,
     last: i64,
+    slope: i64,
 }
 
 impl Restorer {
@@ -92,18 +114,29 @@ impl Restorer {
         if divisor != 1 {
             residuals.iter_mut().for_each(|residual| *residual = residual.wrapping_mul(divisor));
         }
-        if self.shape.delta {
-            let mut last = self.last;
-            for residual in residuals {
-                last = last.wrapping_add(*residual);
-                *residual = last;
+        match self.shape.order {
+            Order::Plain => {
+                let first = self.shape.first;
+                residuals.iter_mut().for_each(|residual| *residual = residual.wrapping_add(first));
             }
-            self.last = last;
-        } else {
-            let first = self.shape.first;
-            residuals.iter_mut().for_each(|residual| *residual = residual.wrapping_add(first));
+            Order::Delta => add_up(residuals, &mut self.last),
+            Order::Second => {
+                add_up(residuals, &mut self.slope);
+                add_up(residuals, &mut self.last);
+            }
         }
     }
+}
+
+/// Replaces differences by their sums, from `last` on.
+#[inline]
+fn add_up(differences: &mut [i64], last: &mut i64) {
+    let mut sum = *last;
+    for difference in differences {
+        sum = sum.wrapping_add(*difference);
+        *difference = sum;
+    }
+    *last = sum;
 }
 
 /// The greatest common divisor of all differences from the first value; 1 when they overflow, are all
@@ -143,13 +176,11 @@ mod tests {
 
     #[track_caller]
     fn check(values: &[i64], divisor: u64) {
-        for delta in [false, true] {
-            let shape = Shape { delta, ..Shape::of(values) };
+        for (order, differences) in [(Order::Plain, 0), (Order::Delta, 1), (Order::Second, 2)] {
+            let shape = Shape { order, ..Shape::of(values) };
             assert_eq!(shape.divisor, divisor, "{values:?}");
             let mut residuals = shape.residuals(values);
-            if delta {
-                to_deltas(&mut residuals);
-            }
+            (0..differences).for_each(|_| to_deltas(&mut residuals));
             let mut header = Vec::new();
             shape.put(&mut header);
             assert_eq!(Shape::read(&mut Reader::new(&header)).unwrap(), shape);
@@ -177,5 +208,6 @@ mod tests {
     #[test]
     fn unknown_flags_are_corrupt() {
         assert!(Shape::read(&mut Reader::new(&[4, 0])).is_err());
+        assert!(Shape::read(&mut Reader::new(&[8, 0])).is_err());
     }
 }
