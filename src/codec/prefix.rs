@@ -486,11 +486,11 @@ mod tests {
 
     #[test]
     fn layout_has_known_bytes() {
-        // Differences of 1 (eleven times), -1 and 5: tokens 2, 1 and 10, with codes 0, 10 and 11.
-        let bytes = encoded(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 9, 10, 15]).unwrap();
+        // Differences of 1 (nine times), -1 (three times) and 5: tokens 2, 1 and 10, codes 0, 10 and 11.
+        let bytes = encoded(&[0, 1, 0, 1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 11]).unwrap();
         assert_eq!(bytes[..2], [1, 0], "header");
         assert_eq!(bytes[2..9], [11, 0x20, 0x01, 0, 0, 0, 0x02], "lengths");
-        assert_eq!(bytes[9..], [2, 0, 0, 0b11_0_0_0, 0, 0b01_0_0, 0], "streams");
+        assert_eq!(bytes[9..], [2, 0, 0, 0b11_01_01_0, 0b0_0_01, 0, 0], "streams");
     }
 
     #[test]
