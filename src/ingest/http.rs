@@ -93,6 +93,15 @@ impl HttpClient {
 }
 
 impl Answer {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is none.
+    pub(in crate::ingest) fn json(&self) -> Result<serde_json::Value> {
+        serde_json::from_str(&self.body)
+            .map_err(|error| Error::invalid_input(format!("the answer is not JSON: {error}")))
+    }
+
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

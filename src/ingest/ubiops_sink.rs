@@ -1,14 +1,14 @@
 //! Points over HTTP in the JSON form of the UbiOps API: what `MetricClient` speaks to a server.
 
-use jiff::fmt::temporal::DateTimePrinter;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
 use crate::error::{Error, Result};
 use crate::ingest::client::{ClientOptions, MetricClient};
 use crate::ingest::http::{HttpClient, percent_encode};
+use crate::ingest::session::format_time;
 use crate::ingest::sink::{Point, Refused, Sink};
-use crate::model::{SeriesKey, Timestamp};
+use crate::model::SeriesKey;
 
 /// The version in the path when the address names none.
 const DEFAULT_VERSION: &str = "/v2";
@@ -77,7 +77,7 @@ fn body(points: &[Point]) -> String {
             series.len() - 1
         });
         if let Some((_, data)) = series.get_mut(place) {
-            data.push(json!({"date": rfc3339(point.time), "value": point.value}));
+            data.push(json!({"date": format_time(point.time), "value": point.value}));
         }
     }
     let element = |(key, data): (&SeriesKey, Vec<Value>)| {
@@ -86,20 +86,6 @@ fn body(points: &[Point]) -> String {
         json!({"metric": key.name(), "labels": labels, "data": data})
     };
     Value::Array(series.into_iter().map(element).collect()).to_string()
-}
-
-/// `time` as RFC 3339 has it, in UTC, with as many digits as it needs.
-pub(super) fn rfc3339(time: Timestamp) -> String {
-    let mut text = String::with_capacity(30);
-    match jiff::Timestamp::from_nanosecond(i128::from(time.nanos())) {
-        Ok(time) => {
-            // Writing to a String cannot fail.
-            let _ = DateTimePrinter::new().print_timestamp(&time, &mut text);
-        }
-        // Every 64-bit number of nanoseconds lies in the years 1677 to 2262.
-        Err(_) => text.push_str("1970-01-01T00:00:00Z"),
-    }
-    text
 }
 
 impl MetricClient {
@@ -153,6 +139,7 @@ impl MetricClient {
 mod tests {
     use super::*;
     use crate::ingest::http::tests::FakeServer;
+    use crate::model::Timestamp;
     use std::time::Duration;
 
     fn point(name: &str, tag: &str, nanos: i64, value: f64) -> Point {

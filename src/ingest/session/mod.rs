@@ -7,9 +7,13 @@ mod event;
 mod filter;
 mod handle;
 mod id;
+#[cfg(any(feature = "client", feature = "server"))]
+mod json;
 mod local;
 mod metric;
 mod payload;
+#[cfg(feature = "client")]
+mod remote;
 mod state;
 mod store;
 mod tags;
@@ -21,7 +25,11 @@ pub use event::SessionEvent;
 pub use filter::{SESSION_LIST_LIMIT_MAX, SessionFilter};
 pub use handle::Session;
 pub use id::SessionId;
+#[cfg(any(feature = "client", feature = "server"))]
+pub use json::{format_time, state_from_json};
 pub use metric::{SessionMetric, SessionMetricKind};
+#[cfg(feature = "client")]
+pub use remote::RemoteSessions;
 pub use state::JSON_DEPTH_MAX;
 pub use store::{SessionOptions, SessionSeries};
 pub use tags::{NO_TAGS, SessionTag};
