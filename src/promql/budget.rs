@@ -76,6 +76,8 @@ pub(super) struct Budget<'o> {
     options: &'o Options,
     samples: Cell<u64>,
     series: Cell<u64>,
+    /// Most series of one pass before.
+    series_of_passes: Cell<u64>,
     memory: Cell<u64>,
     memory_peak: Cell<u64>,
     work: Cell<u64>,
@@ -87,11 +89,29 @@ const WORK_PER_CHECK: u64 = 1 << 17;
 impl<'o> Budget<'o> {
     pub(super) fn new(options: &'o Options) -> Self {
         let zero = || Cell::new(0);
-        Budget { options, samples: zero(), series: zero(), memory: zero(), memory_peak: zero(), work: zero() }
+        Budget {
+            options,
+            samples: zero(),
+            series: zero(),
+            series_of_passes: zero(),
+            memory: zero(),
+            memory_peak: zero(),
+            work: zero(),
+        }
     }
 
     pub(super) fn stats(&self) -> Stats {
-        Stats { samples: self.samples.get(), series: self.series.get(), memory_peak: self.memory_peak.get() }
+        Stats {
+            samples: self.samples.get(),
+            series: self.series.get().max(self.series_of_passes.get()),
+            memory_peak: self.memory_peak.get(),
+        }
+    }
+
+    /// The series that are read from here on may be the same again.
+    pub(super) fn begin_pass(&self) {
+        self.series_of_passes.set(self.series_of_passes.get().max(self.series.get()));
+        self.series.set(0);
     }
 
     /// A series with this many samples was read.

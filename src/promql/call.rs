@@ -38,6 +38,20 @@ pub(super) enum Bound {
     Info(Vec<LabelMatcher>),
 }
 
+impl Bound {
+    /// Whether it holds all series of its argument at once.
+    pub(super) fn collects(&self) -> bool {
+        matches!(
+            self,
+            Bound::LabelReplace(_)
+                | Bound::LabelJoin(_)
+                | Bound::HistogramQuantile
+                | Bound::HistogramFraction
+                | Bound::Info(_)
+        )
+    }
+}
+
 /// Binds a call.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use super::annotations::Annotations;
 use super::budget::{Budget, Options};
 use super::call;
 use super::plan::{Input, Moved, Node, Select, Shape, Windowed};
+use super::slide::advance;
 use super::source::{Hints, Source, WindowFunction};
 use super::steps::{Series, Steps, seconds};
 use super::{aggregate, binary, window};
@@ -165,9 +166,7 @@ impl Evaluator<'_> {
             let mut next = 0;
             for (index, slot) in column.iter_mut().enumerate() {
                 let look = looks.time(index);
-                while times.get(next).is_some_and(|t| *t <= look) {
-                    next += 1;
-                }
+                next = advance(times, next, look);
                 let Some(last) = next.checked_sub(1) else { continue };
                 if times[last] > look.saturating_sub(lookback) && !is_stale(values[last]) {
                     *slot = if times_wanted { seconds(times[last]) } else { values[last] };

@@ -359,6 +359,28 @@ pub(super) fn absent_labels(matchers: &[LabelMatcher]) -> Labels {
     labels.build()
 }
 
+impl Node {
+    /// Whether evaluating it holds many series at a time.
+    pub(super) fn collects(&self) -> bool {
+        match self {
+            Node::Number(_) | Node::Text(_) | Node::Time | Node::Select(_) | Node::Matrix(_) => false,
+            Node::Negate(inner) | Node::Once(inner) => inner.collects(),
+            Node::Window(call) => match &call.windowed.input {
+                Input::Select(..) => false,
+                Input::Subquery { node, .. } => node.collects(),
+            },
+            Node::Call(call) => call.bound.collects() || call.args.iter().any(Node::collects),
+            Node::Aggregate(aggregate) => {
+                use AggregateOp::{BottomK, CountValues, Quantile, TopK};
+                matches!(aggregate.op, BottomK | CountValues | Quantile | TopK) || aggregate.input.collects()
+            }
+            Node::Binary(binary) => {
+                matches!(binary.shape, Shape::Vectors(_)) || binary.left.collects() || binary.right.collects()
+            }
+        }
+    }
+}
+
 impl fmt::Display for Node {
     /// One line for each step of the plan, inputs indented below it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,11 @@
 //! Whole queries: from an expression and its times to an answer.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
 use super::annotations::Annotations;
 use super::ast::{Expr, ValueType};
-use super::budget::{Budget, Options, Stats};
+use super::budget::{Budget, Held, Options, Stats};
 use super::eval::Evaluator;
 use super::merge::Merger;
 use super::plan::{Node, Query, Windowed, plan};
@@ -190,34 +191,72 @@ fn evaluate(eval: &Evaluator<'_>, expr: &Expr, node: &Node, steps: Steps) -> Res
     }
 }
 
-/// Names that were to be dropped go now; series that become equal by that must never meet.
 fn vector(eval: &Evaluator<'_>, node: &Node, steps: Steps) -> Result<Value> {
-    let held = eval.budget.hold();
-    let mut merger = Merger::new(&held);
+    if eval.instant {
+        let held = eval.budget.hold();
+        let sample = |series: Series| {
+            let value = series.values.first().copied().filter(|v| !is_absent(*v))?;
+            Some(Sample { labels: series.labels, time: Timestamp::from_nanos(steps.start), value })
+        };
+        let all = named(eval, node, steps, &held)?;
+        return Ok(Value::Vector(all.into_iter().filter_map(sample).collect()));
+    }
+    let mut matrix = in_passes(eval, node, steps)?;
+    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(Value::Matrix(matrix))
+}
+
+/// The series of a vector with their final names: those that were to be dropped go now, and series that
+/// become equal by that must never meet.
+fn named(eval: &Evaluator<'_>, node: &Node, steps: Steps, held: &Held<'_, '_>) -> Result<Vec<Series>> {
+    let mut merger = Merger::new(held);
     eval.vector(node, steps, &mut |mut series| {
         if series.drop_name {
             series.labels = series.labels.without_name();
         }
         merger.add(series)
     })?;
-    let all = merger.into_series();
-    if eval.instant {
-        let sample = |series: Series| {
-            let value = series.values.first().copied().filter(|v| !is_absent(*v))?;
-            Some(Sample { labels: series.labels, time: Timestamp::from_nanos(steps.start), value })
-        };
-        return Ok(Value::Vector(all.into_iter().filter_map(sample).collect()));
-    }
-    let mut matrix: Vec<RangeSeries> = all.into_iter().map(|series| range_series(series, steps)).collect();
-    matrix.retain(|series| !series.points.is_empty());
-    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
-    Ok(Value::Matrix(matrix))
+    Ok(merger.into_series())
 }
 
-fn range_series(series: Series, steps: Steps) -> RangeSeries {
-    let present = series.values.into_iter().enumerate().filter(|(_, v)| !is_absent(*v));
-    let point = |(index, value)| Point { time: Timestamp::from_nanos(steps.time(index)), value };
-    RangeSeries { labels: series.labels, points: present.map(point).collect() }
+/// Steps of one pass over a plan that collects series: their columns are some kilobytes each.
+const PASS_STEP_COUNT: usize = 256;
+
+/// Evaluates a range query. A plan that collects series takes its steps in several passes, so that what
+/// it holds does not grow with the length of the query.
+fn in_passes(eval: &Evaluator<'_>, node: &Node, steps: Steps) -> Result<Vec<RangeSeries>> {
+    let pass = if node.collects() { PASS_STEP_COUNT } else { steps.count.max(1) };
+    let answer = eval.budget.hold();
+    let mut by_labels: HashMap<Labels, usize> = HashMap::new();
+    let mut matrix: Vec<RangeSeries> = Vec::new();
+    let mut from = 0;
+    while from < steps.count {
+        let some = Steps { start: steps.time(from), step: steps.step, count: pass.min(steps.count - from) };
+        let held = eval.budget.hold();
+        eval.budget.begin_pass();
+        for series in named(eval, node, some, &held)? {
+            let present = series.values.iter().enumerate().filter(|(_, v)| !is_absent(**v));
+            let point = |(index, value): (usize, &f64)| Point {
+                time: Timestamp::from_nanos(some.time(index)),
+                value: *value,
+            };
+            let points: Vec<Point> = present.map(point).collect();
+            if points.is_empty() {
+                continue;
+            }
+            answer.grow(points.len() * size_of::<Point>())?;
+            match by_labels.get(&series.labels).and_then(|index| matrix.get_mut(*index)) {
+                Some(known) => known.points.extend(points),
+                None => {
+                    answer.grow(series.labels.size())?;
+                    by_labels.insert(series.labels.clone(), matrix.len());
+                    matrix.push(RangeSeries { labels: series.labels, points });
+                }
+            }
+        }
+        from += pass;
+    }
+    Ok(matrix)
 }
 
 /// A range vector as the whole of an instant query: the samples as they are.

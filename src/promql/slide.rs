@@ -31,12 +31,8 @@ pub(super) fn windows(
     for step in 0..looks.count() {
         let end = looks.time(step);
         let begin = end.saturating_sub(range);
-        while times.get(last).is_some_and(|t| *t <= end) {
-            last += 1;
-        }
-        while first < last && times[first] <= begin {
-            first += 1;
-        }
+        last = advance(times, last, end);
+        first = advance(times, first, begin);
         if first < last {
             each(Window { step, first, last, end })?;
         }
@@ -44,11 +40,44 @@ pub(super) fn windows(
     Ok(())
 }
 
+/// The first place from `from` on whose time is later than `time`: a step at a time where it is near,
+/// by doubling and halving where it is far.
+pub(super) fn advance(times: &[i64], from: usize, time: i64) -> usize {
+    let rest = times.get(from..).unwrap_or_default();
+    let mut reach = 1;
+    while rest.get(reach - 1).is_some_and(|t| *t <= time) {
+        reach *= 2;
+    }
+    // All before `reach / 2` are not later; the place is not behind `reach - 1`.
+    let low = reach / 2;
+    let high = (reach - 1).min(rest.len());
+    from + low + rest[low..high].partition_point(|t| *t <= time)
+}
+
 /// An aggregate that can be put together from those of adjoining stretches.
 pub(super) trait Joined: Copy {
     fn of(value: f64) -> Self;
     /// Both stretches, `self` before `later`.
     fn join(self, later: Self) -> Self;
+
+    /// That of a stretch which is not empty.
+    fn of_all(values: &[f64]) -> Self {
+        let Some((first, rest)) = values.split_first() else { return Self::of(f64::NAN) };
+        rest.iter().fold(Self::of(*first), |all, value| all.join(Self::of(*value)))
+    }
+}
+
+/// Reduces in lanes, which the compiler makes vector instructions of.
+fn in_lanes(values: &[f64], start: f64, better: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [start; 8];
+    let mut chunks = values.chunks_exact(8);
+    for chunk in &mut chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = better(*lane, *value);
+        }
+    }
+    let rest = chunks.remainder().iter().fold(start, |all, value| better(all, *value));
+    lanes.into_iter().fold(rest, better)
 }
 
 /// The largest value; NaN only where there is nothing else.
@@ -58,6 +87,13 @@ pub(super) struct Max(pub(super) f64);
 impl Joined for Max {
     fn of(value: f64) -> Self {
         Max(value)
+    }
+
+    fn of_all(values: &[f64]) -> Self {
+        // A comparison with NaN is false, so NaN never gets in; where nothing does, it may be all there is.
+        let max = in_lanes(values, f64::NEG_INFINITY, |max, value| if value > max { value } else { max });
+        let nothing = max == f64::NEG_INFINITY && values.iter().all(|v| v.is_nan());
+        Max(if nothing { f64::NAN } else { max })
     }
 
     fn join(self, later: Self) -> Self {
@@ -72,6 +108,12 @@ pub(super) struct Min(pub(super) f64);
 impl Joined for Min {
     fn of(value: f64) -> Self {
         Min(value)
+    }
+
+    fn of_all(values: &[f64]) -> Self {
+        let min = in_lanes(values, f64::INFINITY, |min, value| if value < min { value } else { min });
+        let nothing = min == f64::INFINITY && values.iter().all(|v| v.is_nan());
+        Min(if nothing { f64::NAN } else { min })
     }
 
     fn join(self, later: Self) -> Self {
@@ -114,13 +156,21 @@ impl<A: Joined> Sliding<A> {
 
     /// The aggregate of `values[first..last]`, which is not empty and never behind an earlier window.
     pub(super) fn aggregate(&mut self, values: &[f64], first: usize, last: usize) -> A {
-        for value in &values[self.end.max(first)..last] {
-            let value = A::of(*value);
-            self.back = Some(self.back.map_or(value, |back| back.join(value)));
+        if first >= self.end {
+            // Nothing of the earlier windows is left: most windows are such where steps are long.
+            let all = A::of_all(&values[first..last]);
+            (self.middle, self.end, self.back) = (first, last, Some(all));
+            return all;
         }
-        self.end = last;
-        if first >= self.middle {
-            self.turn(values, first, last);
+        if self.end < last {
+            let new = A::of_all(&values[self.end..last]);
+            self.back = Some(self.back.map_or(new, |back| back.join(new)));
+            self.end = last;
+        }
+        match self.back {
+            Some(back) if first == self.middle => return back,
+            _ if first >= self.middle => self.turn(values, first, last),
+            _ => {}
         }
         let front = self.suffixes[first - self.start];
         self.back.map_or(front, |back| front.join(back))
@@ -172,6 +222,36 @@ mod tests {
                 check(&values, width, stride);
             }
         }
+    }
+
+    #[test]
+    fn advancing_finds_the_first_later_time() {
+        let times: Vec<i64> = (0..100).map(|n| n * 10).collect();
+        for from in [0, 1, 50, 99, 100] {
+            for time in [-1, 0, 5, 500, 501, 989, 990, 2_000] {
+                let expected = times.iter().position(|t| *t > time).unwrap_or(100).max(from);
+                assert_eq!(advance(&times, from, time), expected, "from {from} to {time}");
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_agree_with_one_after_the_other() {
+        let values: Vec<f64> =
+            (0..37).map(|n| if n % 5 == 0 { f64::NAN } else { f64::from(n * 7919 % 37) }).collect();
+        for size in 1..values.len() {
+            let (max, min) = (Max::of_all(&values[..size]).0, Min::of_all(&values[..size]).0);
+            assert_eq!(
+                max.to_bits(),
+                values[..size].iter().fold(Max(f64::NAN), |a, v| a.join(Max(*v))).0.to_bits()
+            );
+            assert_eq!(
+                min.to_bits(),
+                values[..size].iter().fold(Min(f64::NAN), |a, v| a.join(Min(*v))).0.to_bits()
+            );
+        }
+        assert_eq!(Max::of_all(&[f64::NEG_INFINITY, f64::NAN]).0, f64::NEG_INFINITY);
+        assert!(Min::of_all(&[f64::NAN; 9]).0.is_nan());
     }
 
     #[test]

@@ -345,6 +345,9 @@ impl Events {
 
     /// Those between two samples of the window.
     fn at_between(&self, w: Window) -> &[usize] {
+        if self.0.is_empty() {
+            return &[];
+        }
         let from = self.0.partition_point(|at| *at <= w.first);
         let to = self.0.partition_point(|at| *at < w.last);
         self.0.get(from..to).unwrap_or_default()

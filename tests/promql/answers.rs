@@ -168,3 +168,38 @@ fn errors_of_evaluation_are_those_of_prometheus() {
         assert!(error.contains(part), "{query}: {error}");
     }
 }
+
+/// Long queries are evaluated in several passes; the answer is that of single steps.
+#[test]
+fn passes_leave_no_seam() {
+    let values: Vec<f64> = (0..900).map(|n| f64::from(n * 7919 % 101)).collect();
+    let memory =
+        table(&[("a", "x", &values), ("a", "y", &values[200..]), ("b", "x", &values), ("b", "y", &values)]);
+    for query in
+        ["topk(1, a)", "a * on (host) b", "label_replace(a, \"z\", \"$1\", \"host\", \"(.)\")", "a > 50 or b"]
+    {
+        let output = range(&memory, query, 0, 890 * 60_000, 60_000).unwrap();
+        assert_eq!(
+            output.stats.series,
+            if query.contains('b') && !query.contains("replace") { 4 } else { 2 }
+        );
+        let Value::Matrix(matrix) = output.value else { panic!("no matrix") };
+        for minute in (0..890).step_by(37) {
+            let Value::Vector(single) = instant(&memory, query, minute * 60_000).unwrap().value else {
+                panic!()
+            };
+            let time = Timestamp::from_secs(minute * 60);
+            let mut found = 0;
+            for series in &matrix {
+                assert!(series.points.windows(2).all(|pair| pair[0].time < pair[1].time));
+                let Some(point) = series.points.iter().find(|point| point.time == time) else { continue };
+                found += 1;
+                assert!(
+                    single.iter().any(|s| s.labels == series.labels && s.value == point.value),
+                    "{query}"
+                );
+            }
+            assert_eq!(found, single.len(), "{query} at minute {minute}");
+        }
+    }
+}

@@ -77,6 +77,5 @@ fn a_database_answers_as_memory_does() {
             assert_eq!(format!("{:?}", ours.value), format!("{:?}", plain.value), "{query} by {step} s");
         }
     }
-    drop(source);
     db.close().unwrap();
 }
