@@ -341,11 +341,12 @@ impl Inner {
         });
         let older = !self.version().blocks.is_empty();
         let tombstones = deletes.into_iter().filter(|_| older);
+        let tombstones: Vec<_> = tombstones
+            .map(|(lsn, record)| Tombstone { lsn, selector: record.selector, range: record.range })
+            .collect();
         let edit = Edit {
             blocks_added: added.iter().map(to_record).collect(),
-            tombstones_added: tombstones
-                .map(|(lsn, record)| Tombstone { lsn, selector: record.selector, range: record.range })
-                .collect(),
+            tombstones_added: tombstones.clone(),
             cut: Some(cut),
             metadata: metadata
                 .into_iter()
@@ -358,6 +359,7 @@ impl Inner {
             version.blocks.extend(readers);
             version.blocks.sort_by_key(|block| (block.meta().last_lsn, block.meta().min_time));
             version.frozen = None;
+            tombstones.into_iter().for_each(|tombstone| version.add_tombstone(tombstone));
             version.prune_tombstones();
         });
         let (released, now) = (self.release_log(cut), self.env().clock.monotonic());
@@ -391,10 +393,14 @@ impl Inner {
         })
     }
 
-    /// Appends an edit to the manifest, with the number that the next file takes.
+    /// Appends an edit to the manifest, with the number that the next file takes and without the tombstones that no
+    /// source is old enough for.
     fn append_edit(&self, mut edit: Edit) -> Result<()> {
         let next_segment = self.commits.paused(|committer| committer.log.next_number());
+        let needed: Vec<u64> = self.version().tombstones.iter().map(|tombstone| tombstone.lsn).collect();
         let mut manifest = self.manifest.lock();
+        let known = manifest.state().tombstones.keys();
+        edit.tombstones_removed = known.filter(|lsn| !needed.contains(lsn)).copied().collect();
         let next_file =
             manifest.state().next_file.max(next_segment).max(self.next_block.load(Ordering::Relaxed));
         edit.next_file = Some(next_file);
@@ -483,7 +489,10 @@ impl Inner {
             .cloned()
             .collect();
         let target = self.rewrite_target();
-        let added = compact::merge::merge(&inputs, &plan, &version.tombstones, version.floor, &target)?;
+        // A delete that a power cut could still undo must not be carried out for good.
+        let durable = self.commits.durable_lsn();
+        let tombstones: Vec<_> = version.tombstones.iter().filter(|t| t.lsn <= durable).cloned().collect();
+        let added = compact::merge::merge(&inputs, &plan, &tombstones, version.floor, &target)?;
         let readers = match self.open_blocks(&added) {
             Ok(readers) => readers,
             Err(error) => {

@@ -385,7 +385,7 @@ impl Inner {
         let (result, _) = self.commits.commit(Entry::Delete(record.clone()));
         let lsn = result?;
         self.edit_version(|version| {
-            version.tombstones.push(tombstone(lsn));
+            version.add_tombstone(tombstone(lsn));
             version.prune_tombstones();
         });
         Ok(lsn)

@@ -48,6 +48,13 @@ impl Version {
         }
     }
 
+    /// Enters a delete, if it is not there yet.
+    pub(super) fn add_tombstone(&mut self, tombstone: Tombstone) {
+        if self.tombstones.iter().all(|known| known.lsn != tombstone.lsn) {
+            self.tombstones.push(tombstone);
+        }
+    }
+
     /// Drops the tombstones that no source is old enough for.
     pub(super) fn prune_tombstones(&mut self) {
         let meets = |tombstone: &Tombstone, meta: &BlockMeta| {

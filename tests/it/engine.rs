@@ -299,3 +299,24 @@ fn a_reader_sees_what_the_writer_does_and_writes_nothing() {
     assert_eq!(reader.last_lsn(), db.stats().visible_lsn);
     assert_eq!(Db::open_reader_with("/none", options(&env)).unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn a_merge_does_not_carry_out_a_delete_that_a_power_cut_can_undo() {
+    let disk = icecore::fs::MemoryFs::new(10);
+    let clock = std::sync::Arc::new(icecore::ManualClock::new(at(0)));
+    let env = |disk: &icecore::fs::MemoryFs| Env::new(std::sync::Arc::new(disk.clone()), clock.clone(), 1);
+    let db = open(&env(&disk));
+    let mut batch = Batch::new();
+    for n in 0..100 {
+        batch.push_named("m", &[], at(n), ValueRef::I64(n)).unwrap();
+    }
+    db.write(&mut batch).unwrap();
+    db.flush().unwrap();
+    db.delete(&Selector::name("m"), TimeRange { start: at(10), end: at(20) }).unwrap();
+    db.compact().unwrap();
+    let after = disk.crash(icecore::fs::Crash::PowerCut);
+    drop(db);
+    let count = single(raw(&open(&env(&after)), Selector::name("m"))).0.len();
+    let deleted = Db::open_reader_with(ROOT, options(&env(&after))).unwrap().last_lsn();
+    assert!(count == 100 || count == 90 && deleted > 0, "{count} samples");
+}

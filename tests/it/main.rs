@@ -5,5 +5,6 @@ mod engine;
 mod exposition;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod line;
+mod model;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod statsd;
