@@ -50,6 +50,8 @@ pub(super) struct Maintenance {
 struct Steps {
     /// Files to remove, and when they were given up.
     trash: Vec<(PathBuf, u64, Duration)>,
+    /// Heads that were flushed while queries still held them.
+    retired: Vec<Weak<Head>>,
 }
 
 #[derive(Debug, Default)]
@@ -314,11 +316,14 @@ impl Inner {
 
     /// Writes the frozen head as blocks, enters them in the manifest together with the new cut, and drops it.
     fn flush_frozen(&self, steps: &mut Steps) -> Result<()> {
-        let version = self.version();
-        let Some(head) = version.frozen.clone() else { return Ok(()) };
+        let (frozen, floor) = {
+            let version = self.version();
+            (version.frozen.clone(), version.floor)
+        };
+        let Some(head) = frozen else { return Ok(()) };
         let cut = head.last_lsn();
         let target = self.rewrite_target();
-        let added = compact::flush::flush(&head, &target, version.floor)?;
+        let added = compact::flush::flush(&head, &target, floor)?;
         // When this fails the edit may be on the device all the same, so the blocks stay: the next open finds them
         // live, or removes them because others cover them.
         self.publish_flush(steps, &head, cut, &added)
@@ -367,12 +372,23 @@ impl Inner {
             .into_iter()
             .map(|segment| (name::segment_path(&self.root, segment.number), segment.size, now));
         steps.trash.extend(paths);
-        self.commits.paused(|committer| {
-            let registry = head.registry();
-            registry.write().reclaim(|id| committer.head.contains(id));
-        });
+        self.reclaim_series(steps, head);
         self.maintenance.changed.notify_all();
         Ok(())
+    }
+
+    /// Forgets the series that are in no head any more, unless a query holds a head that was flushed: it finds
+    /// that head's series, and their keys, by the registry. Then the next flush sees to it.
+    fn reclaim_series(&self, steps: &mut Steps, flushed: &Arc<Head>) {
+        steps.retired.push(Arc::downgrade(flushed));
+        // Ours is the one reference to the head just flushed that nobody reads by.
+        let own = |head: &Weak<Head>| usize::from(head.as_ptr() == Arc::as_ptr(flushed));
+        steps.retired.retain(|head| head.strong_count() > own(head));
+        if steps.retired.is_empty() {
+            self.commits.paused(|committer| {
+                flushed.registry().write().reclaim(|id| committer.head.contains(id));
+            });
+        }
     }
 
     /// Keeps steps from running while the guard lives.

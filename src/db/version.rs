@@ -69,3 +69,46 @@ impl Version {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::db::{Background, Batch, Db, Options};
+    use crate::env::Env;
+    use crate::model::{Selector, Timestamp, ValueRef};
+    use crate::query::Query;
+    use crate::query::source::Pin;
+
+    #[test]
+    fn a_query_that_began_before_a_flush_finds_its_series_after_it() {
+        let options = Options {
+            env: Env::simulated(1),
+            background: Background::Host,
+            sync_interval: None,
+            ..Options::default()
+        };
+        let db = Db::open_with("/db", options).unwrap();
+        let write = |name: &str| {
+            let mut batch = Batch::new();
+            batch.push_named(name, &[], Timestamp::from_nanos(1), ValueRef::F64(1.0)).unwrap();
+            db.write(&mut batch).unwrap();
+        };
+        let names = |pinned: &crate::query::source::Snapshot| {
+            Query::new(Arc::new(pinned.clone()), Selector::all()).names().unwrap()
+        };
+        write("before");
+        let pinned = db.inner.pin().unwrap();
+        db.flush().unwrap();
+        write("after");
+        assert_eq!(names(&pinned), ["before"]);
+        db.flush().unwrap();
+        assert_eq!(names(&pinned), ["before"]);
+        drop(pinned);
+        write("last");
+        db.flush().unwrap();
+        let registry = db.inner.version().active.registry().clone();
+        assert_eq!(registry.read().count(), 0, "nobody holds a head that was flushed");
+        assert_eq!(names(&db.inner.pin().unwrap()), ["after", "before", "last"]);
+    }
+}
