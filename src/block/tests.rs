@@ -380,3 +380,29 @@ fn what_does_not_fit_the_cache_is_read_again() {
     drop(block);
     assert_eq!(cache.statistics().size, 0);
 }
+
+/// Checksums keep damaged bytes from the decoders; should one ever pass, the decoders refuse or misread, and
+/// neither panic nor take memory without bound.
+#[test]
+fn decoders_survive_what_checksums_let_through() {
+    let all = samples(9, 40, 30);
+    let (fs, meta) = block(&all);
+    let bytes = fs.open(Path::new("/b")).unwrap().read_all().unwrap();
+    let parts = open(&fs, ReadMode::Pread).unwrap().parts().unwrap();
+    let part = |name: &str| {
+        let part = parts.iter().find(|part| part.name == name).unwrap();
+        bytes[part.bytes.start as usize..part.bytes.end as usize].to_vec()
+    };
+    let series = 0..meta.series_count.min(64);
+    let check = |good: &[u8], decode: &dyn Fn(&[u8])| {
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            decode(&bad);
+            decode(&good[..bit / 8]);
+        }
+    };
+    check(&part("directory"), &|bytes| _ = Group::decode(bytes, series.clone()));
+    check(&part("group table"), &|bytes| _ = format::GroupTable::decode(bytes, meta.series_count));
+    check(&part("bounds"), &|bytes| _ = bounds::Bounds::decode(bytes));
+}

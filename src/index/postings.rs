@@ -296,6 +296,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_bytes_are_postings_or_refused(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..100),
+            ordinals in prop::collection::btree_set(0u32..200_000, 17..60),
+            at: prop::sample::Index,
+        ) {
+            let _ = read_postings(&bytes, 1000);
+            let good = encoded(&ordinals.into_iter().collect::<Vec<_>>());
+            let at = at.index(good.len());
+            bytes.splice(0..0, good.get(..at).unwrap_or_default().iter().copied());
+            let _ = read_postings(&bytes, 1000);
+        }
+
+        #[test]
         fn sets_behave_like_sets(
             a in prop::collection::btree_set(0u32..300, 0..60),
             b in prop::collection::btree_set(0u32..300, 0..60),

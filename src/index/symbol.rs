@@ -50,6 +50,11 @@ impl Interner {
         Ok(id)
     }
 
+    /// How many texts there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
     /// About how many bytes of memory it takes: text, map entry and its spare room, allocator's header.
     pub(crate) fn memory_size(&self) -> usize {
         self.text_size + self.ids.capacity() * (size_of::<(Box<[u8]>, u32)>() + 1) + self.ids.len() * 16
