@@ -1,6 +1,6 @@
 //! Fixed-width bit packing of `u64`, in blocks of 128 values.
 //!
-//! Called by [`super::frame_of_reference`]. Layout in `docs/format.md`, "Packed bits": value `i` lies at
+//! Called by [`super::frame_of_reference`]. Layout in `docs/format.md`, "Frame of reference": value `i` lies at
 //! bit `i * width`, lowest bit first, so eight values fill exactly `width` bytes. That is what makes the
 //! decoder fast without intrinsics: for a width known at compile time each of the eight is one unaligned
 //! load, one constant shift and one mask.

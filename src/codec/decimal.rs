@@ -308,6 +308,21 @@ mod tests {
     }
 
     #[test]
+    fn headers_have_known_bytes() {
+        let header = |values: &[f64]| {
+            let mut out = Vec::new();
+            Decimals::of(values).unwrap().put_header(&mut out);
+            out
+        };
+        assert_eq!(header(&[1.0, 2.0]), [0]);
+        assert_eq!(header(&[1.25, 2.0]), [2]);
+        assert_eq!(header(&[f64::from(0.1f32), f64::from(0.2f32)]), [0x41]);
+        let mut values = [0.5; 40];
+        (values[3], values[9]) = (-0.0, -0.0);
+        assert_eq!(header(&values), [0x81, 5, 3, 5, 0, 0, 0, 0, 0, 0, 0, 0x80]);
+    }
+
+    #[test]
     fn noise_and_too_many_exceptions_are_refused() {
         let noise: Vec<f64> = (1..200).map(|i| f64::from(i).sqrt() / 7.0).collect();
         assert!(Decimals::of(&noise).is_none());

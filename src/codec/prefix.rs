@@ -490,7 +490,7 @@ mod tests {
         let bytes = encoded(&[0, 1, 0, 1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 11]).unwrap();
         assert_eq!(bytes[..2], [1, 0], "header");
         assert_eq!(bytes[2..9], [11, 0x20, 0x01, 0, 0, 0, 0x02], "lengths");
-        assert_eq!(bytes[9..], [2, 0, 0, 0b11_01_01_0, 0b0_0_01, 0, 0], "streams");
+        assert_eq!(bytes[9..], [2, 0, 0, 0b110_1010, 0b0001, 0, 0], "streams");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Doubles and integers as they are, eight bytes each. What everything else is compared with.
 //!
-//! Called by [`super::choose`]. Layout in `docs/format.md`, "Raw".
+//! Called by [`super::choose`]. Layout in `docs/format.md`, "Encodings".
 
 use crate::error::{Error, Result};
 

@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn compressed_bytes_of_the_first_release_decode() {
+        let mut bytes = vec![4, 0, 26, 0, 0, 223];
+        bytes.extend_from_slice(b"state=running");
+        bytes.extend_from_slice(&[13, 0, 255, 227, 96]);
+        bytes.extend_from_slice(b"unning");
+        let mut column = BytesColumn::default();
+        decode_compressed(&bytes, 40, &mut column).unwrap();
+        assert!(column.len() == 40 && column.iter().all(|string| string == b"state=running"));
+    }
+
+    #[test]
     fn a_length_beyond_the_bytes_is_refused_before_memory_is_taken() {
         let mut out = Vec::new();
         let mut lengths = Vec::new();
