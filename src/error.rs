@@ -50,6 +50,11 @@ impl Error {
         self.0.kind
     }
 
+    /// What is wrong, without the place.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The file or directory concerned, where there is one.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()

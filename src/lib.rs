@@ -34,6 +34,7 @@ mod wal;
 
 pub use block::ReadMode;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use db::inspect;
 pub use db::{
     AtDiskCap, Background, Batch, Db, Durability, Options, Reader, Receipt, Recovery, Series, Stats,
 };

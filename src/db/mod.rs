@@ -7,6 +7,7 @@
 
 mod batch;
 mod commit;
+pub mod inspect;
 mod maintenance;
 mod options;
 mod reader;

@@ -6,13 +6,21 @@
 #[cfg(feature = "cli")]
 mod chart;
 #[cfg(feature = "cli")]
+mod compact;
+#[cfg(feature = "cli")]
+mod delete;
+#[cfg(feature = "cli")]
 mod demo;
+#[cfg(feature = "cli")]
+mod export;
 #[cfg(feature = "cli")]
 mod failure;
 #[cfg(feature = "cli")]
 mod import;
 #[cfg(feature = "cli")]
 mod input;
+#[cfg(feature = "cli")]
+mod inspect;
 #[cfg(feature = "cli")]
 mod interrupt;
 #[cfg(feature = "cli")]
@@ -26,9 +34,15 @@ mod sample_host;
 #[cfg(feature = "cli")]
 mod select;
 #[cfg(feature = "cli")]
+mod snapshot;
+#[cfg(feature = "cli")]
+mod stats;
+#[cfg(feature = "cli")]
 mod time;
 #[cfg(feature = "cli")]
 mod verb;
+#[cfg(feature = "cli")]
+mod verify;
 
 use std::process::ExitCode;
 

@@ -1,9 +1,11 @@
 //! Numbers, values and keys as text.
 
-use std::io::{BufWriter, StdoutLock};
+use std::io::{BufWriter, StdoutLock, Write};
 
-use icecore::{SeriesKey, ValueRef, is_stale};
+use icecore::{SeriesColumns, SeriesKey, Timestamp, ValueRef, is_stale};
 use serde_json::{Value as Json, json};
+
+use crate::failure::{Failure, Outcome};
 
 /// Standard output, buffered; flush it before the verb ends.
 pub(crate) type Output = BufWriter<StdoutLock<'static>>;
@@ -68,6 +70,27 @@ pub(crate) fn packed_tags(key: &SeriesKey) -> Option<String> {
     }
     let tags: Vec<String> = key.tags().map(|(key, value)| format!("{key}={value}")).collect();
     Some(tags.join(";"))
+}
+
+/// Times and values as text.
+pub(crate) fn rows(piece: &SeriesColumns) -> impl Iterator<Item = (Timestamp, String)> + '_ {
+    let text = |index| piece.values.get(index).map(value).unwrap_or_default();
+    piece.times.iter().enumerate().map(move |(index, time)| (*time, text(index)))
+}
+
+/// Writes rows in the form that `icecore import` reads.
+pub(crate) fn write_csv(out: &mut dyn Write, piece: &SeriesColumns) -> Outcome {
+    let tags = packed_tags(&piece.key).ok_or_else(|| {
+        Failure::Failed(format!(
+            "the tags of {} hold ';' or a key with '=', which the CSV form cannot carry; use another format",
+            piece.key
+        ))
+    })?;
+    let mut writer = csv::Writer::from_writer(out);
+    for (time, text) in rows(piece) {
+        writer.write_record([piece.key.name(), &tags, &time.to_string(), &text])?;
+    }
+    Ok(writer.flush()?)
 }
 
 /// A count with its thousands apart: `1,234,567`.

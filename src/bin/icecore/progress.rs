@@ -61,6 +61,13 @@ impl Progress {
         format!("{}: {} {}, {} a second", self.label, count(made), self.unit, count(rate as u64))
     }
 
+    /// Ends without a word.
+    pub(crate) fn clear(self) {
+        if let Kind::Bar(bar) = self.kind {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Tells that it is done.
     pub(crate) fn finish(self, made: u64) {
         let text = self.text(made);

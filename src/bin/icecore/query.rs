@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::time::Duration;
 
-use icecore::{Aggregate, Compare, QueryReport, SeriesColumns, SeriesKey, Timestamp};
+use icecore::{Aggregate, Compare, QueryReport, SeriesColumns, SeriesKey};
 use serde_json::json;
 
 use crate::chart;
 use crate::failure::{Failure, Outcome, usage};
 use crate::interrupt;
-use crate::output::{Output, count, json_tags, json_value, packed_tags, size, stdout, value};
+use crate::output::{Output, count, json_tags, json_value, rows, size, stdout, value, write_csv};
 use crate::select::{Database, Times, open_to_read, parse_selector};
 use crate::time::{format_duration, format_time, parse_duration};
 
@@ -106,8 +106,8 @@ fn tags(text: &str) -> impl Iterator<Item = &str> {
 pub(crate) fn run(arguments: &Query) -> Outcome {
     let selector = parse_selector(&arguments.selector)?;
     let range = arguments.times.range()?;
-    let db = open_to_read(&arguments.database.data)?;
-    let query = db.query(selector).range(range).cancel(interrupt::token());
+    let reader = open_to_read(&arguments.database.data)?;
+    let query = reader.query(selector).range(range).cancel(interrupt::token());
     let query = arguments.shape(query);
     let begun = std::time::Instant::now();
     let mut out = stdout();
@@ -282,26 +282,6 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
-}
-
-fn rows(piece: &SeriesColumns) -> impl Iterator<Item = (Timestamp, String)> + '_ {
-    let text = |index| piece.values.get(index).map(value).unwrap_or_default();
-    piece.times.iter().enumerate().map(move |(index, time)| (*time, text(index)))
-}
-
-/// Writes rows in the form that `icecore import` reads.
-fn write_csv(out: &mut Output, piece: &SeriesColumns) -> Outcome {
-    let tags = packed_tags(&piece.key).ok_or_else(|| {
-        Failure::Failed(format!(
-            "the tags of {} hold ';' or a key with '=', which the CSV form cannot carry; use another format",
-            piece.key
-        ))
-    })?;
-    let mut writer = csv::Writer::from_writer(out);
-    for (time, text) in rows(piece) {
-        writer.write_record([piece.key.name(), &tags, &time.to_string(), &text])?;
-    }
-    Ok(writer.flush()?)
 }
 
 #[cfg(test)]

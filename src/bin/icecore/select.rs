@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use icecore::{Background, Db, Options, Selector, TimeRange, Timestamp};
+use icecore::{Db, Options, Reader, Selector, TimeRange, Timestamp};
 
 use crate::failure::{Failure, Outcome, usage};
 use crate::time::parse_time;
@@ -43,9 +43,13 @@ pub(crate) fn parse_selector(text: &str) -> Outcome<Selector> {
     text.parse().map_err(usage)
 }
 
-/// Opens a database that must be there, to ask of it.
-pub(crate) fn open_to_read(path: &Path) -> Outcome<Db> {
-    let options =
-        Options { create: false, background: Background::Host, compaction: false, ..Options::default() };
+/// Opens a database that must be there, beside its writer or without one.
+pub(crate) fn open_to_read(path: &Path) -> Outcome<Reader> {
+    Ok(Db::open_reader(path)?)
+}
+
+/// Opens a database that must be there as its one writer, which does nothing by itself.
+pub(crate) fn open_to_write(path: &Path) -> Outcome<Db> {
+    let options = Options { create: false, compaction: false, ..Options::default() };
     Ok(Db::open_with(path, options)?)
 }

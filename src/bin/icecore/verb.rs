@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
-use crate::{demo, import, interrupt, query, sample_host};
+use crate::{
+    compact, delete, demo, export, import, inspect, interrupt, query, sample_host, snapshot, stats, verify,
+};
 
 /// Embedded time-series storage: exact, compressed, crash-safe history on local disk.
 #[derive(Debug, Parser)]
@@ -26,6 +28,20 @@ enum Verb {
     Import(import::Import),
     /// Answers with samples or aggregates of series.
     Query(query::Query),
+    /// Writes samples as CSV or JSON lines.
+    Export(export::Export),
+    /// Says how many series there are, by name, tag key and pair of tag and value.
+    Stats(stats::Stats),
+    /// Shows blocks, log, series, encodings and bytes a sample.
+    Inspect(inspect::Inspect),
+    /// Checks everything and says what is damaged.
+    Verify(verify::Verify),
+    /// Makes a copy of the database in another directory.
+    Snapshot(snapshot::Snapshot),
+    /// Removes the samples of series, in a range of time.
+    Delete(delete::Delete),
+    /// Merges blocks until nothing is left to merge.
+    Compact(compact::Compact),
     /// The REST frontend.
     #[cfg(not(feature = "server"))]
     #[command(disable_help_flag = true)]
@@ -54,6 +70,13 @@ fn run(arguments: &Arguments) -> Outcome {
         Verb::Demo(verb) => demo::run(verb, quiet),
         Verb::Import(verb) => import::run(verb, quiet),
         Verb::Query(verb) => query::run(verb),
+        Verb::Export(verb) => export::run(verb, quiet),
+        Verb::Stats(verb) => stats::run(verb),
+        Verb::Inspect(verb) => inspect::run(verb),
+        Verb::Verify(verb) => verify::run(verb, quiet),
+        Verb::Snapshot(verb) => snapshot::run(verb, quiet),
+        Verb::Delete(verb) => delete::run(verb, quiet),
+        Verb::Compact(verb) => compact::run(verb, quiet),
         #[cfg(not(feature = "server"))]
         Verb::Serve { rest } => Err(feature_is_off("serve", rest)),
         Verb::SampleHost(verb) => sample_host::run(verb),
