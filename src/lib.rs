@@ -46,3 +46,8 @@ pub use query::{
     QueryResult, SELECTOR_SIZE_MAX, SampleStream, SeriesColumns,
 };
 pub use wal::WAL_RECORD_SIZE_MAX;
+
+/// The example of the README, compiled and run as a doc-test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
