@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use classify::Group;
 use icecore::Timestamp;
-use icecore::promql::{self, Labels, Options, Output, RangeTimes, Value};
+use icecore::promql::{self, Labels, Options, Output, RangeTimes, Source, Value};
 use memory::Memory;
 use script::{Command, Eval, Item, Load, Session};
 
@@ -39,26 +39,26 @@ fn load(memory: &mut Memory, load: &Load) {
     }
 }
 
-fn instant(memory: &Memory, query: &str, millis: i64) -> icecore::Result<Output> {
+fn instant(source: &dyn Source, query: &str, millis: i64) -> icecore::Result<Output> {
     let expr = promql::parse(query)?;
-    promql::instant(memory, &expr, query, Timestamp::from_millis(millis), &Options::default())
+    promql::instant(source, &expr, query, Timestamp::from_millis(millis), &Options::default())
 }
 
-fn range(memory: &Memory, query: &str, start: i64, end: i64, step: i64) -> icecore::Result<Output> {
+fn range(source: &dyn Source, query: &str, start: i64, end: i64, step: i64) -> icecore::Result<Output> {
     let expr = promql::parse(query)?;
     let times = RangeTimes {
         start: Timestamp::from_millis(start),
         end: Timestamp::from_millis(end),
         step: step * 1_000_000,
     };
-    promql::range(memory, &expr, query, times, &Options::default())
+    promql::range(source, &expr, query, times, &Options::default())
 }
 
-fn run(memory: &Memory, eval: &Eval) -> Result<(), String> {
+fn run(source: &dyn Source, eval: &Eval) -> Result<(), String> {
     let answer = if eval.is_range {
-        range(memory, &eval.query, eval.start_ms, eval.end_ms, eval.step_ms)
+        range(source, &eval.query, eval.start_ms, eval.end_ms, eval.step_ms)
     } else {
-        instant(memory, &eval.query, eval.end_ms)
+        instant(source, &eval.query, eval.end_ms)
     };
     let output = match (answer, &eval.fail) {
         (Ok(output), None) => output,
@@ -71,11 +71,11 @@ fn run(memory: &Memory, eval: &Eval) -> Result<(), String> {
     };
     compare::compare(eval, &output.value)?;
     compare::notes(eval, &output)?;
-    as_range(memory, eval)
+    as_range(source, eval)
 }
 
 /// Asks an instant query again as a range query and looks at the one step.
-fn as_range(memory: &Memory, eval: &Eval) -> Result<(), String> {
+fn as_range(source: &dyn Source, eval: &Eval) -> Result<(), String> {
     let needs_instant = eval.is_range || eval.expects_range_vector || eval.ordered || eval.string.is_some();
     let of_query = ["start()", "end()", "range()", "step()"].iter().any(|call| eval.query.contains(call));
     if needs_instant || of_query {
@@ -83,7 +83,7 @@ fn as_range(memory: &Memory, eval: &Eval) -> Result<(), String> {
     }
     let (start, end) = (eval.end_ms - 60_000, eval.end_ms + 60_000);
     let output =
-        range(memory, &eval.query, start, end, 60_000).map_err(|e| format!("as range: error {e}"))?;
+        range(source, &eval.query, start, end, 60_000).map_err(|e| format!("as range: error {e}"))?;
     let Value::Matrix(matrix) = output.value else { return Err("as range: no matrix".to_owned()) };
     let mut found: Vec<(Labels, f64)> = Vec::new();
     for series in matrix {

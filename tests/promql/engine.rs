@@ -1,9 +1,12 @@
 //! The same queries over a database on disk and over series in memory.
 
 use icecore::promql::{self, ABSENT, EngineSource, Labels, Options, Output, RangeTimes, Source};
-use icecore::{Batch, Db, Timestamp};
+use icecore::{Batch, Db, SeriesKey, Timestamp, ValueRef};
 
+use super::classify::{self, Group};
 use super::memory::Memory;
+use super::script::{self, Command, Item, Load, Session};
+use super::{folder, run};
 
 const MINUTES: i64 = 400;
 
@@ -78,4 +81,72 @@ fn a_database_answers_as_memory_does() {
         }
     }
     db.close().unwrap();
+}
+
+/// The key of a scripted series; none for what the engine refuses: no name, or reserved tags.
+fn key(labels: &Labels) -> Option<SeriesKey> {
+    SeriesKey::new(labels.name(), labels.labels()).ok()
+}
+
+fn load(db: &Db, load: &Load) {
+    for series in &load.series {
+        let key = key(&series.labels).unwrap();
+        let mut batch = Batch::new();
+        for (index, item) in series.items.iter().enumerate() {
+            if let Item::Float(value) = item {
+                let time = Timestamp::from_millis(index as i64 * load.step_ms);
+                batch.push_key(&key, time, ValueRef::F64(*value)).unwrap();
+            }
+        }
+        if !batch.is_empty() {
+            db.write(&mut batch).unwrap();
+        }
+    }
+}
+
+fn fits_the_engine(session: &Session) -> bool {
+    session.iter().all(|command| match command {
+        Command::Load(load) => load.series.iter().all(|series| key(&series.labels).is_some()),
+        Command::Eval(_) => true,
+    })
+}
+
+/// The acceptance scripts over a database on disk: every second load is flushed to blocks.
+#[test]
+fn scripts_pass_on_a_database() {
+    let (mut passed, mut left_out) = (0, 0);
+    for file in ["aggregators.test", "functions.test", "operators.test", "staleness.test", "subquery.test"] {
+        let text = std::fs::read_to_string(folder().join(file)).unwrap();
+        for session in script::parse(&text) {
+            let mut groups = classify::groups(file, &session).into_iter();
+            if !fits_the_engine(&session) {
+                left_out += groups.filter(|group| *group != Group::NativeHistogram).count();
+                continue;
+            }
+            let data = tempfile::tempdir().unwrap();
+            let db = Db::open(data.path()).unwrap();
+            let source = EngineSource::new(|selector| db.query(selector));
+            let mut loads = 0;
+            for command in &session {
+                match command {
+                    Command::Load(new) => {
+                        load(&db, new);
+                        loads += 1;
+                        if loads % 2 == 1 {
+                            db.flush().unwrap();
+                        }
+                    }
+                    Command::Eval(eval) => {
+                        if groups.next().unwrap() != Group::NativeHistogram {
+                            run(&source, eval)
+                                .unwrap_or_else(|e| panic!("{file}:{} {}: {e}", eval.line, eval.query));
+                            passed += 1;
+                        }
+                    }
+                }
+            }
+            db.close().unwrap();
+        }
+    }
+    assert!(passed > 400 && left_out < 40, "{passed} passed, {left_out} left out");
 }
