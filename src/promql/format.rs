@@ -41,12 +41,48 @@ pub(super) fn quote(bytes: &[u8]) -> String {
     out
 }
 
-/// A number as Prometheus writes it in expressions: shortest decimal form, without exponent.
-fn number(value: f64) -> String {
+/// A number as Prometheus writes it in expressions and labels: shortest decimal form, without exponent.
+pub(super) fn number(value: f64) -> String {
     match value {
         v if v.is_nan() => "NaN".to_owned(),
         v if v.is_infinite() => if v > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
         v => v.to_string(),
+    }
+}
+
+/// A sample's value as the HTTP API of Prometheus writes it: shortest form that gives the same number
+/// back, with an exponent below 1e-6 and from 1e21 on; `NaN`, `+Inf`, `-Inf`.
+pub fn value_text(value: f64) -> String {
+    let size = value.abs();
+    if size.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) {
+        exponential(value)
+    } else {
+        number(value)
+    }
+}
+
+/// A number as Go's `%g` writes it in messages.
+pub(super) fn general(value: f64) -> String {
+    let size = value.abs();
+    if size.is_finite() && size != 0.0 && !(1e-4..1e21).contains(&size) {
+        exponential(value)
+    } else {
+        number(value)
+    }
+}
+
+/// With an exponent of at least two digits and its sign, as Go has it.
+fn exponential(value: f64) -> String {
+    let text = format!("{value:e}");
+    match text.split_once('e') {
+        Some((digits, exponent)) => {
+            let (sign, size) = match exponent.strip_prefix('-') {
+                Some(size) => ('-', size),
+                None => ('+', exponent),
+            };
+            format!("{digits}e{sign}{size:0>2}")
+        }
+        None => text,
     }
 }
 
@@ -330,6 +366,19 @@ mod tests {
             &format!("  sum by (job) (rate({long}[5m]))\n/\n  {long}"),
         );
         check(&format!("topk(5, {long} + {long})"), &format!("topk(\n  5,\n    {long}\n  +\n    {long}\n)"));
+    }
+
+    #[test]
+    fn numbers_are_written_as_go_does() {
+        for (value, text) in [(1e21, "1e+21"), (1e-7, "1e-07"), (0.5, "0.5"), (100.0, "100"), (-1.1, "-1.1")]
+        {
+            assert_eq!((general(value), value_text(value)), (text.to_owned(), text.to_owned()));
+        }
+        assert_eq!(
+            (general(1e-5), value_text(1e-5), number(1e-7)),
+            ("1e-05".into(), "0.00001".into(), "0.0000001".into())
+        );
+        assert_eq!([f64::NAN, f64::INFINITY, -0.0].map(value_text), ["NaN", "+Inf", "-0"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::ast::{At, Cardinality, Expr, LabelMatcher, MatchOp, Matching, Shift, ValueType, VectorSelector};
 use super::duration::DurationContext;
+use super::format::number;
 use super::function::Variadic;
 
 /// The tree of `expr`.
@@ -66,15 +67,6 @@ pub fn tree_json(expr: &Expr) -> Value {
                 "bool": b.return_bool,
             })
         }
-    }
-}
-
-/// A number as JSON text, since JSON has no infinities.
-fn number(value: f64) -> String {
-    match value {
-        v if v.is_nan() => "NaN".to_owned(),
-        v if v.is_infinite() => if v > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
-        v => v.to_string(),
     }
 }
 

@@ -56,7 +56,7 @@ mod window;
 pub use ast::*;
 pub use budget::{Deadline, Options, Stats};
 pub use engine::EngineSource;
-pub use format::pretty;
+pub use format::{pretty, value_text};
 pub use function::{FUNCTIONS, Function, Variadic};
 pub use json::tree_json;
 pub use labels::Labels;

@@ -219,7 +219,7 @@ pub(super) fn count_values(
                 None => {
                     let mut builder = group_labels[group].to_builder();
                     if keeps_label {
-                        builder.set(&label, &number(*value));
+                        builder.set(&label, &super::format::number(*value));
                     }
                     let new = Series {
                         labels: builder.build(),
@@ -251,14 +251,4 @@ pub(super) fn count_values(
         }
     }
     totals.into_values().try_for_each(sink)
-}
-
-/// A value as a label: shortest decimal form.
-fn number(value: f64) -> String {
-    match value {
-        v if v.is_nan() => "NaN".to_owned(),
-        v if v == f64::INFINITY => "+Inf".to_owned(),
-        v if v == f64::NEG_INFINITY => "-Inf".to_owned(),
-        v => v.to_string(),
-    }
 }
