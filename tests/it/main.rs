@@ -5,6 +5,7 @@ mod engine;
 mod exposition;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod line;
+mod fault;
 mod model;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod statsd;
