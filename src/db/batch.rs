@@ -64,6 +64,11 @@ impl<'a> Batch<'a> {
         self.len() == 0
     }
 
+    /// About how many bytes the batch takes in the log.
+    pub(super) fn size_estimate(&self) -> u64 {
+        (self.len() * 9 + self.data.columns.bytes.size() + self.data.keys.len()) as u64
+    }
+
     /// Removes all samples, keeping the memory.
     pub fn clear(&mut self) {
         self.data.clear();

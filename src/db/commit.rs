@@ -18,7 +18,7 @@ use crate::head::{Head, Scratch};
 use crate::model::Timestamp;
 use crate::wal::{
     BatchColumns, Definition, DeleteRecord, FrameHeader, FrameKind, LSN_COUNTER_BITS, Log, MetadataRecord,
-    WAL_RECORD_SIZE_MAX, encode_batch, encode_delete, encode_metadata,
+    SegmentInfo, WAL_RECORD_SIZE_MAX, encode_batch, encode_delete, encode_metadata,
 };
 
 /// The open frame of buffered samples is closed at this many.
@@ -57,6 +57,7 @@ pub(super) struct CommitQueue {
     visible_lsn: AtomicU64,
     durable_lsn: AtomicU64,
     dropped_below_floor: AtomicU64,
+    log_size: AtomicU64,
     floor: std::sync::atomic::AtomicI64,
     env: crate::env::Env,
 }
@@ -107,6 +108,7 @@ impl CommitQueue {
     /// A queue that goes on after `start.log.last_lsn()`, all of which is durable.
     pub(super) fn new(start: CommitStart) -> Self {
         let last_lsn = start.log.last_lsn();
+        let log_size = start.log.size();
         let head_since = (!start.head.is_empty()).then(|| start.env.clock.monotonic());
         CommitQueue {
             pending: Mutex::new(Vec::new()),
@@ -131,6 +133,7 @@ impl CommitQueue {
             visible_lsn: AtomicU64::new(last_lsn),
             durable_lsn: AtomicU64::new(last_lsn),
             dropped_below_floor: AtomicU64::new(0),
+            log_size: AtomicU64::new(log_size),
             floor: std::sync::atomic::AtomicI64::new(start.floor.nanos()),
             env: start.env,
         }
@@ -144,6 +147,22 @@ impl CommitQueue {
     /// The last LSN that is on the device.
     pub(super) fn durable_lsn(&self) -> u64 {
         self.durable_lsn.load(Ordering::Acquire)
+    }
+
+    /// Bytes that the log took on disk after the last write.
+    pub(super) fn log_size(&self) -> u64 {
+        self.log_size.load(Ordering::Relaxed)
+    }
+
+    /// Takes out of the log what lies up to `cut`; the caller removes the files.
+    pub(super) fn release(&self, cut: u64) -> Vec<SegmentInfo> {
+        self.paused(|committer| {
+            committer.deletes.retain(|(lsn, _)| *lsn > cut);
+            committer.metadata.retain(|(lsn, _)| *lsn > cut);
+            let released = committer.log.release(cut);
+            self.log_size.store(committer.log.size(), Ordering::Relaxed);
+            released
+        })
     }
 
     /// Samples that were older than the retention floor when they were written.
@@ -306,6 +325,7 @@ impl CommitQueue {
             previous_lsn = lsn;
         }
         let written = committer.log.write(&buffer, previous_lsn);
+        self.log_size.store(committer.log.size(), Ordering::Relaxed);
         committer.buffer = buffer;
         written.map_err(|error| {
             // The frames do not count, nor do the definitions in them.

@@ -5,7 +5,7 @@
 //! place and is begun anew by the next open.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::block::{BlockMeta, BlockReader};
 use crate::compact;
-use crate::db::commit::Committer;
 use crate::db::options::{AtDiskCap, Background};
 use crate::db::recover::{open_block, to_record};
 use crate::db::{Inner, version::Version};
@@ -23,7 +22,6 @@ use crate::fs::name;
 use crate::head::Head;
 use crate::manifest::{CleanShutdown, Edit, MetricMetadata, Tombstone};
 use crate::model::Timestamp;
-use crate::wal::SegmentInfo;
 
 /// Files that no version names stay this long for reader processes that are about to open them.
 const GRACE: Duration = Duration::from_secs(5);
@@ -44,6 +42,8 @@ pub(super) struct Maintenance {
     changed: Condvar,
     last_sync: Mutex<Duration>,
     failures: Mutex<Failures>,
+    /// Bytes of all files but the log, after the last step.
+    files_size: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -195,20 +195,28 @@ impl Inner {
     /// Does the most urgent thing that is due. Returns whether it did anything.
     fn step(&self) -> Result<bool> {
         let mut steps = self.maintenance.step.lock();
-        self.empty_trash(&mut steps, GRACE);
+        let done = self.step_locked(&mut steps);
+        self.note_size(&steps);
+        done
+    }
+
+    fn step_locked(&self, steps: &mut Steps) -> Result<bool> {
+        // Near the cap a reader's courtesy is not worth a refused write.
+        let grace = if self.over_disk_cap(0) { Duration::ZERO } else { GRACE };
+        self.empty_trash(steps, grace);
         if self.version().frozen.is_some() {
-            self.flush_frozen(&mut steps)?;
+            self.flush_frozen(steps)?;
             return Ok(true);
         }
         if self.flush_is_due() && self.freeze()? {
-            self.flush_frozen(&mut steps)?;
+            self.flush_frozen(steps)?;
             return Ok(true);
         }
-        if self.retain(&mut steps)? {
+        if self.retain(steps)? {
             return Ok(true);
         }
         if self.options.compaction {
-            return self.merge_once(&mut steps, false);
+            return self.merge_once(steps, false);
         }
         Ok(false)
     }
@@ -221,10 +229,16 @@ impl Inner {
         size >= self.options.flush_size
             || log_size >= self.options.wal_size_max && since.is_some()
             || since.is_some_and(|since| now.saturating_sub(since) >= self.options.flush_age)
+            || since.is_some() && self.over_disk_cap(0)
     }
 
-    /// Waits, or fails, while memory is short; wakes the thread when a flush is due.
-    pub(super) fn make_room(&self) -> Result<()> {
+    /// Waits, or fails, while memory or disk is short; wakes the thread when a flush is due.
+    ///
+    /// `size` is about what the write takes in the log.
+    pub(super) fn make_room(&self, size: u64) -> Result<()> {
+        if self.over_disk_cap(size) {
+            self.make_disk_room(size)?;
+        }
         let version = self.version();
         let active = version.active.size();
         if active < self.options.flush_size {
@@ -255,6 +269,33 @@ impl Inner {
             self.maintenance.changed.wait_for(&mut signal, Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// Brings the directory below its cap by flushing the log and, if that is wanted, by dropping what is oldest.
+    fn make_disk_room(&self, size: u64) -> Result<()> {
+        let mut steps = self.maintenance.step.lock();
+        loop {
+            self.empty_trash(&mut steps, Duration::ZERO);
+            self.note_size(&steps);
+            if !self.over_disk_cap(size) {
+                return Ok(());
+            }
+            if self.version().frozen.is_some() || self.commits.log_size() > self.reserve() && self.freeze()? {
+                self.flush_frozen(&mut steps)?;
+            } else if !self.retain(&mut steps)? {
+                let cap = self.options.disk_size_max.unwrap_or(u64::MAX);
+                return Err(Error::limit_exceeded(format!(
+                    "the files of the database take {} bytes and disk_size_max is {cap}, of which {} are kept for a flush and a merge",
+                    self.disk_size_with(&steps),
+                    self.reserve()
+                )));
+            }
+        }
+    }
+
+    fn note_size(&self, steps: &Steps) {
+        let files = self.disk_size_with(steps).saturating_sub(self.commits.log_size());
+        self.maintenance.files_size.store(files, Ordering::Relaxed);
     }
 
     fn out_of_memory(&self) -> Error {
@@ -367,7 +408,7 @@ impl Inner {
             tombstones.into_iter().for_each(|tombstone| version.add_tombstone(tombstone));
             version.prune_tombstones();
         });
-        let (released, now) = (self.release_log(cut), self.env().clock.monotonic());
+        let (released, now) = (self.commits.release(cut), self.env().clock.monotonic());
         let paths = released
             .into_iter()
             .map(|segment| (name::segment_path(&self.root, segment.number), segment.size, now));
@@ -399,14 +440,6 @@ impl Inner {
     /// Bytes that blocks keep in memory.
     pub(super) fn cache_size(&self) -> usize {
         self.cache.statistics().size
-    }
-
-    fn release_log(&self, cut: u64) -> Vec<SegmentInfo> {
-        self.commits.paused(|committer: &mut Committer| {
-            committer.deletes.retain(|(lsn, _)| *lsn > cut);
-            committer.metadata.retain(|(lsn, _)| *lsn > cut);
-            committer.log.release(cut)
-        })
     }
 
     /// Appends an edit to the manifest, with the number that the next file takes and without the tombstones that no
@@ -456,7 +489,7 @@ impl Inner {
             let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
             floor = floor.max(now.saturating_sub(age));
         }
-        if self.options.at_disk_cap == AtDiskCap::DropOldest && self.over_disk_cap(steps) {
+        if self.options.at_disk_cap == AtDiskCap::DropOldest && self.over_disk_cap(0) {
             // The block whose samples end first makes room, by raising the floor past them.
             if let Some(oldest) = version.blocks.iter().map(|block| block.meta().max_time).min() {
                 floor = floor.max(Timestamp::from_nanos(oldest).saturating_add(1));
@@ -557,13 +590,17 @@ impl Inner {
         blocks + trash + self.commits.paused(|committer| committer.log.size()) + self.manifest.lock().size()
     }
 
-    fn over_disk_cap(&self, steps: &Steps) -> bool {
-        self.options.disk_size_max.is_some_and(|cap| self.disk_size_with(steps) + self.reserve() > cap)
+    /// Whether `size` more bytes would pass the cap, or touch what is kept for one flush and one merge.
+    fn over_disk_cap(&self, size: u64) -> bool {
+        self.options.disk_size_max.is_some_and(|cap| {
+            let used = self.maintenance.files_size.load(Ordering::Relaxed) + self.commits.log_size();
+            used + size + self.reserve() > cap
+        })
     }
 
     /// Room that is kept free under the cap for one flush, one merge and an edit.
     fn reserve(&self) -> u64 {
-        self.options.disk_size_max.map_or(0, |cap| (self.options.flush_size as u64).min(cap / 4))
+        self.options.disk_size_max.map_or(0, |_| self.options.flush_size as u64 + self.merge_size_max())
     }
 
     fn merge_size_max(&self) -> u64 {

@@ -187,7 +187,7 @@ impl Db {
         if batch.database != 0 && batch.database != Arc::as_ptr(&self.inner) as usize {
             return Err(Error::invalid_input("the batch holds handles of another database"));
         }
-        self.inner.make_room()?;
+        self.inner.make_room(batch.size_estimate())?;
         let (result, entry) = self.inner.commits.commit(Entry::Batch(std::mem::take(&mut batch.data)));
         if let Entry::Batch(data) = entry {
             batch.data = data;

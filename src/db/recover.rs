@@ -45,7 +45,8 @@ pub struct Recovery {
 }
 
 /// Opens the database in `root`.
-pub(super) fn open(root: &Path, options: Options) -> Result<Inner> {
+pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
+    fit_to_disk_cap(&mut options);
     let fs = options.env.fs.clone();
     let found = look(fs.as_ref(), root, options.create)?;
     let lock = take_lock(&options, root)?;
@@ -128,6 +129,15 @@ pub(super) fn open(root: &Path, options: Options) -> Result<Inner> {
         lock: Mutex::new(Some(lock)),
         options,
     })
+}
+
+/// Makes head, log and segments small enough that a flush always has room under a small cap.
+fn fit_to_disk_cap(options: &mut Options) {
+    if let Some(cap) = options.disk_size_max {
+        options.flush_size = options.flush_size.min(usize::try_from(cap / 8).unwrap_or(usize::MAX));
+        options.wal_size_max = options.wal_size_max.min(cap / 4);
+        options.segment_size_max = options.segment_size_max.min(cap / 16);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

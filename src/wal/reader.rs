@@ -277,7 +277,7 @@ impl<'a> Chain<'a> {
             end.durable_lsn = end.durable_lsn.max(frame.durable_lsn);
             if frame.lsn <= segment.limit {
                 *segment_last = (*segment_last).max(frame.lsn);
-                if end.torn.is_none() && frame.lsn > end.last_lsn {
+                if frame.lsn > end.last_lsn {
                     if frame.previous_lsn == end.last_lsn {
                         let path = &segment.path;
                         visit(Frame {
@@ -288,6 +288,8 @@ impl<'a> Chain<'a> {
                             offset: offset as u64,
                         })?;
                         end.last_lsn = frame.lsn;
+                        // What was unsound before is the tail of a life that this one gave up.
+                        end.torn = None;
                     } else {
                         broken(end, offset, "frames before this one are missing");
                     }
@@ -484,6 +486,18 @@ mod tests {
         let (lsns, end) = read(&disk, 0).unwrap();
         assert_eq!(lsns, [1, 2, 3, 100]);
         assert_eq!((end.largest_lsn, end.torn), (100, None));
+    }
+
+    #[test]
+    fn a_life_goes_on_behind_the_unsound_segment_of_one_before() {
+        let disk = disk();
+        let mut first = log(&disk, 1, 1, 0);
+        (1..=3).for_each(|lsn| write(&mut first, lsn, 0));
+        disk.create(&segment_path(2)).unwrap().write_at(&[7; 512], 0).unwrap();
+        let mut second = log(&disk, 3, 2, 3);
+        write(&mut second, 100, 3);
+        let (lsns, end) = read(&disk, 0).unwrap();
+        assert_eq!((lsns, end.torn), (vec![1, 2, 3, 100], None));
     }
 
     #[test]

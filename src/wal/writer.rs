@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::fs::{Fs, WriteFile, name};
-use crate::wal::format::{FRAME_HEADER_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
+use crate::wal::format::{FRAME_HEADER_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_SIZE_MIN};
 use crate::wal::frame::{FrameHeader, SegmentHeader, put_frame};
 
 /// Where an open database begins to write.
@@ -60,6 +60,7 @@ struct Open {
     file: Arc<dyn WriteFile>,
     offset: u64,
     allocated: u64,
+    size_max: u64,
 }
 
 impl Log {
@@ -199,7 +200,8 @@ impl Log {
         let file = self.fs.create(&path)?;
         // The number is used up even when a later step fails and the file cannot be removed.
         self.next_number += 1;
-        let mut open = Open { header, seed: header.seed(), file, offset: 0, allocated: 0 };
+        let (offset, allocated, size_max) = (0, 0, self.segment_size_max);
+        let mut open = Open { header, seed: header.seed(), file, offset, allocated, size_max };
         let made =
             open.write(&header.encode()).and_then(|()| self.fs.sync_dir(&self.root.join(name::WAL_DIR)));
         if let Err(error) = made {
@@ -215,7 +217,7 @@ impl Open {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.offset + bytes.len() as u64;
         if end > self.allocated {
-            let target = (self.allocated * 2).clamp(SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX).max(end);
+            let target = (self.allocated * 2).max(SEGMENT_SIZE_MIN).min(self.size_max).max(end);
             self.file.allocate(target)?;
             self.allocated = target;
         }

@@ -320,3 +320,93 @@ fn a_merge_does_not_carry_out_a_delete_that_a_power_cut_can_undo() {
     let deleted = Db::open_reader_with(ROOT, options(&env(&after))).unwrap().last_lsn();
     assert!(count == 100 || count == 90 && deleted > 0, "{count} samples");
 }
+
+/// The finalizer of splitmix64: noise that no codec makes smaller.
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Writes batches of 200 samples, each at a later time, until the database refuses or `count` are written; checks the
+/// size of the directory against `cap` after each.
+fn fill(db: &Db, env: &Env, cap: u64, count: i64) -> Result<i64, icecore::Error> {
+    for number in 0..count {
+        let mut batch = Batch::new();
+        for n in 0..200i64 {
+            let noise = mix((number * 200 + n) as u64) as i64;
+            let time = Timestamp::from_secs(number * 200 + n);
+            batch.push_named("m", &[("s", &(n % 5).to_string())], time, ValueRef::I64(noise)).unwrap();
+        }
+        db.write(&mut batch).map_err(|error| {
+            assert_eq!(batch.len(), 200, "a refused batch stays");
+            error
+        })?;
+        let sizes = ["", "wal", "blocks"].map(|dir| {
+            env.fs.list(&Path::new(ROOT).join(dir)).unwrap().iter().map(|entry| entry.size).sum::<u64>()
+        });
+        let size: u64 = sizes.iter().sum();
+        assert!(size <= cap, "{size} bytes of {cap} after batch {number}: {sizes:?}");
+    }
+    Ok(count)
+}
+
+#[test]
+fn the_disk_cap_refuses_or_drops_what_is_oldest() {
+    let cap = 2 << 20;
+    for at_disk_cap in [icecore::AtDiskCap::Refuse, icecore::AtDiskCap::DropOldest] {
+        let env = Env::simulated(11);
+        let options = Options { disk_size_max: Some(cap), at_disk_cap, ..options(&env) };
+        let db = Db::open_with(ROOT, options).unwrap();
+        let result = fill(&db, &env, cap, 3000);
+        let (times, _) = single(raw(&db, Selector::name("m").with("s", "0")));
+        match at_disk_cap {
+            icecore::AtDiskCap::Refuse => {
+                let error = result.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+                assert!(error.to_string().contains("disk_size_max"), "{error}");
+                assert_eq!(times[0], 0);
+            }
+            _ => {
+                assert_eq!(result.unwrap(), 3000);
+                assert!(times[0] > 0, "nothing was dropped");
+                assert_eq!(*times.last().unwrap(), (3000 * 200 - 5) * 1_000_000_000);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_memory_cap_refuses_when_nobody_flushes() {
+    let env = Env::simulated(12);
+    let options = Options { memory_size_max: 1 << 20, flush_size: 256 << 10, ..options(&env) };
+    let db = Db::open_with(ROOT, options).unwrap();
+    let error = fill(&db, &env, u64::MAX, 3000).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    assert!(error.to_string().contains("memory_size_max"), "{error}");
+    db.flush().unwrap();
+    fill(&db, &env, u64::MAX, 10).unwrap();
+}
+
+#[test]
+fn retention_drops_what_is_old_and_refuses_to_take_it_again() {
+    let env = Env::simulated(13);
+    let now = env.clock.now();
+    let hour = 3_600_000_000_000;
+    let options = Options { retention: Some(Duration::from_secs(48 * 3600)), ..options(&env) };
+    let db = Db::open_with(ROOT, options.clone()).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..100 {
+        batch.push_named("m", &[], now.saturating_sub(n * hour), ValueRef::I64(n)).unwrap();
+    }
+    db.write(&mut batch).unwrap();
+    db.flush().unwrap();
+    while db.maintain().unwrap() {}
+    let kept = |db: &Db| single(raw(db, Selector::name("m"))).0.len();
+    assert_eq!(kept(&db), 49);
+    batch.push_named("m", &[], now.saturating_sub(90 * hour), ValueRef::I64(0)).unwrap();
+    db.write(&mut batch).unwrap();
+    assert_eq!((kept(&db), db.stats().dropped_below_floor), (49, 1));
+    db.close().unwrap();
+    assert_eq!(kept(&Db::open_with(ROOT, options).unwrap()), 49);
+}

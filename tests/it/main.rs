@@ -3,9 +3,9 @@
 mod engine;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod exposition;
+mod fault;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod line;
-mod fault;
 mod model;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod statsd;

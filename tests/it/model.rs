@@ -263,11 +263,13 @@ impl Subject {
             let last = self.since_durable.last().unwrap();
             panic!(
                 "after a crash (power: {power}) the database holds none of {} states: {} samples found, {} in the last, \
-                 {} in the first",
+                 {} in the first; {:?}; log: {:?}",
                 allowed.len(),
                 found.len(),
                 last.len(),
-                allowed[0].len()
+                allowed[0].len(),
+                self.db().recovery(),
+                self.options.env.fs.list(std::path::Path::new("/db/wal")).unwrap()
             );
         };
         self.model = state.clone();
@@ -340,8 +342,10 @@ fn shrink(seed: u64, mut ops: Vec<Op>) -> Vec<Op> {
 
 #[test]
 fn the_engine_is_a_map_through_crashes() {
-    let seeds = if std::env::var_os("SLOW_TESTS").is_some() { 2000 } else { 60 };
-    let first: u64 = std::env::var("MODEL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = setting("MODEL_SEED").unwrap_or(0);
+    let slow = std::env::var_os("SLOW_TESTS").is_some();
+    let seeds = setting("MODEL_COUNT").unwrap_or(if slow { 2000 } else { 60 });
     for seed in first..first + seeds {
         let ops = operations(seed, 60);
         if let Err(reason) = run(seed, &ops) {
