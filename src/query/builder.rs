@@ -243,7 +243,7 @@ impl Query {
         self
     }
 
-    /// What the query may cost. Default: [`QueryLimits::default`], or what the database was opened with.
+    /// What the query may cost. Default: [`QueryLimits::default`].
     #[must_use]
     pub fn limits(mut self, limits: QueryLimits) -> Self {
         self.limits = limits;
@@ -314,12 +314,13 @@ impl Query {
         Ok(SampleStream::new(run.context, run.selection, run.report))
     }
 
-    /// The series that hold a sample in the range, with their types, in order of keys.
+    /// The series that hold a sample in the range, of whatever value, with their types, in order of keys.
     ///
     /// # Errors
     /// As [`Query::run`].
     pub fn series(&self) -> Result<Vec<(SeriesKey, ValueType)>> {
-        Ok(self.start(false, true)?.work(ListWork::default())?.0)
+        let query = Query { filter: None, ..self.clone() };
+        Ok(query.start(false, true)?.work(ListWork::default())?.0)
     }
 
     /// The names of the metrics that hold a sample in the range, sorted.

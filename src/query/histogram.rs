@@ -30,7 +30,10 @@ pub(crate) fn bucket_grouping(grouping: Grouping) -> Grouping {
 pub(crate) fn quantiles(buckets: Vec<SeriesColumns>, rank: f64) -> Vec<SeriesColumns> {
     let mut histograms: BTreeMap<SeriesKey, BTreeMap<Timestamp, Vec<Bucket>>> = BTreeMap::new();
     for columns in buckets {
-        let Ok(bound) = columns.key.tag(BOUND_KEY).parse::<f64>() else { continue };
+        let bound = columns.key.tag(BOUND_KEY).parse::<f64>().unwrap_or(f64::NAN);
+        if bound.is_nan() {
+            continue;
+        }
         let mut group = Vec::new();
         columns.key.write_subset(columns.key.name(), |tag| tag != BOUND_KEY, &mut group);
         let windows = histograms.entry(SeriesKey::of_group(group)).or_default();

@@ -283,6 +283,7 @@ fn histogram_buckets_are_added_before_the_quantile() {
             bucket("b", "2", 100.0, 20.0),
             bucket("b", "+Inf", 100.0, 20.0),
             bucket("b", "none", 0.0, 1.0),
+            bucket("b", "NaN", 0.0, 1.0),
         ],
     };
     source.sort();
@@ -300,6 +301,7 @@ fn listings_tell_what_there_is() {
     snapshot.sources.push(Arc::new(source_of("alone", &[100], &[1.0])));
     assert_eq!(query(&snapshot).names().unwrap(), ["alone", "wide"]);
     assert_eq!(query(&snapshot).range(range(0, 50)).names().unwrap(), ["wide"]);
+    assert_eq!(query(&snapshot).where_value(Compare::Less, -1.0).names().unwrap(), ["alone", "wide"]);
     assert_eq!(query(&snapshot).tag_keys().unwrap(), ["n", "odd"]);
     assert_eq!(query(&snapshot).tag_values("odd").unwrap(), ["0", "1"]);
     assert_eq!(
