@@ -396,7 +396,7 @@ fn check_aggregate(
 
 /// A minute's worth of seeds, or many with `SLOW_TESTS=1`.
 fn seeds(few: u64) -> std::ops::Range<u64> {
-    0..if std::env::var_os("SLOW_TESTS").is_some() { 40 * few } else { few }
+    0..if std::env::var_os("SLOW_TESTS").is_some() { 10 * few } else { few }
 }
 
 #[test]
