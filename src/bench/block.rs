@@ -1,13 +1,16 @@
-//! Blocks, for `benches/block.rs`.
+//! Blocks, for `benches/block.rs` and the fuzz target of the same name.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Page, page_ends};
-use crate::block::{BlockOptions, BlockReader, BlockWriter, Cache, LsnRange, ReadMode};
+use crate::block::{
+    BlockOptions, BlockReader, BlockWriter, Cache, Group, LsnRange, ReadMode, decode_parts, verify,
+};
 use crate::chunk::Ends;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{Fs, MemoryFs};
 use crate::model::{Column, Selector, SeriesKey};
 
 /// Memory for what blocks keep, in bytes: all of a block of a million series.
@@ -123,4 +126,36 @@ impl Block {
         }
         Ok(())
     }
+}
+
+/// Opens a file of these bytes on a simulated disk and reads all of it; says how much damage was found.
+///
+/// # Errors
+/// `Corruption` or `UnsupportedVersion` when it does not even open.
+pub fn damage_of(bytes: &[u8]) -> Result<usize> {
+    let (disk, path) = (MemoryFs::new(0), Path::new("/block"));
+    disk.create(path)?.write_at(bytes, 0)?;
+    let block = BlockReader::open(disk.open(path)?, ReadMode::Pread, Arc::new(Cache::new(1 << 20)))?;
+    block.select(&Selector::all()).map_or_else(only_corruption, |_| ());
+    for (key, _) in block.tag_keys().unwrap_or_default() {
+        block.tag_values(&key).map_or_else(only_corruption, |_| ());
+    }
+    let mut count = 0;
+    verify(&block, &mut |damage| {
+        only_corruption(damage.error);
+        count += 1;
+    })?;
+    Ok(count)
+}
+
+fn only_corruption(error: Error) {
+    assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+}
+
+/// Gives bytes to the decoders that stand behind the checksums of a block; each takes or refuses them.
+pub fn decode_anything(bytes: &[u8]) {
+    let (Some(series_count), bytes) = (bytes.first(), bytes.get(1..).unwrap_or_default()) else { return };
+    let series_count = u32::from(*series_count);
+    let _ = Group::decode(bytes, 0..series_count);
+    decode_parts(bytes, series_count);
 }

@@ -14,5 +14,6 @@ mod writer;
 
 #[cfg(test)]
 pub(crate) use postings::LIST_COUNT_MAX;
+pub(crate) use postings::read_postings;
 pub(crate) use reader::{Index, IndexSections};
 pub(crate) use writer::{IndexWriter, KeyStatistics, SortedIndex};
