@@ -86,7 +86,7 @@ pub fn instant(
     options: &Options,
 ) -> Result<Output> {
     let steps = Steps { start: time.nanos(), step: 1_000_000, count: 1 };
-    run(source, expr, text, steps, options, true)
+    run(source, expr, text, Asked { steps, end: time.nanos(), instant: true }, options)
 }
 
 /// Evaluates `expr` at `start`, and every `step` nanoseconds from there up to `end` inclusive.
@@ -116,7 +116,8 @@ pub fn range(
     }
     let count = end.nanos().saturating_sub(start.nanos()) / step;
     let count = Budget::new(options).steps(count.saturating_add(1))?;
-    run(source, expr, text, Steps { start: start.nanos(), step, count }, options, false)
+    let steps = Steps { start: start.nanos(), step, count };
+    run(source, expr, text, Asked { steps, end: end.nanos(), instant: false }, options)
 }
 
 /// The times of a range query.
@@ -141,17 +142,20 @@ pub fn explain(expr: &Expr, times: RangeTimes, options: &Options) -> Result<Stri
     Ok(plan(expr, query)?.to_string())
 }
 
-fn run(
-    source: &dyn Source,
-    expr: &Expr,
-    text: &str,
+/// When a query is evaluated.
+#[derive(Clone, Copy)]
+struct Asked {
     steps: Steps,
-    options: &Options,
+    /// What `end()` stands for: the end that was asked for, which the last step may not reach.
+    end: i64,
     instant: bool,
-) -> Result<Output> {
+}
+
+fn run(source: &dyn Source, expr: &Expr, text: &str, asked: Asked, options: &Options) -> Result<Output> {
+    let Asked { steps, end, instant } = asked;
     let step = if instant { 0 } else { steps.step };
     let regex_size = &Cell::new(0);
-    let node = plan(expr, Query { start: steps.start, end: steps.end(), step, options, regex_size })?;
+    let node = plan(expr, Query { start: steps.start, end, step, options, regex_size })?;
     let budget = Budget::new(options);
     let annotations = Annotations::default();
     let eval = Evaluator { source, options, budget: &budget, annotations: &annotations, instant };

@@ -69,28 +69,82 @@ pub(super) fn top(
     let held = eval.budget.hold();
     for (_, mut members) in grouped(eval, node, steps, &held)? {
         eval.budget.work(members.len() * steps.count)?;
-        let mut ranked: Vec<(f64, usize)> = Vec::with_capacity(members.len());
+        let mut best = Best { largest, heap: Vec::new() };
+        let mut kept = vec![false; members.len()];
         for (step, limit) in limits.iter().enumerate() {
-            ranked.clear();
-            let values = members.iter().map(|series| series.values[step]).enumerate();
-            ranked.extend(values.filter(|(_, v)| !is_absent(*v)).map(|(index, v)| (v, index)));
-            if ranked.len() <= *limit {
-                continue;
+            best.heap.clear();
+            for (index, series) in members.iter().enumerate().filter(|(_, s)| !is_absent(s.values[step])) {
+                best.offer(series.values[step], index, *limit);
             }
-            let by_rank = |a: &(f64, usize), b: &(f64, usize)| {
-                compare_values(a.0, b.0, largest).then_with(|| a.1.cmp(&b.1))
-            };
-            ranked.select_nth_unstable_by(*limit, by_rank);
-            for (_, index) in &ranked[*limit..] {
-                members[*index].values[step] = ABSENT;
+            kept.fill(false);
+            best.heap.iter().for_each(|(_, index)| kept[*index] = true);
+            for (series, _) in members.iter_mut().zip(&kept).filter(|(_, kept)| !**kept) {
+                series.values[step] = ABSENT;
             }
         }
-        if eval.instant && steps.count == 1 {
-            members.sort_by(|a, b| compare_values(a.values[0], b.values[0], largest));
+        if !eval.instant || steps.count != 1 {
+            members.into_iter().filter(Series::is_present).try_for_each(&mut *sink)?;
+            continue;
         }
-        members.into_iter().filter(Series::is_present).try_for_each(&mut *sink)?;
+        best.heap.sort_by(|a, b| compare_values(a.0, b.0, largest));
+        for (_, index) in &best.heap {
+            sink(members[*index].clone())?;
+        }
     }
     Ok(())
+}
+
+/// The best values so far, the least of them first: a binary heap, sifted just as Go's `container/heap`
+/// does, since that decides in Prometheus which of equal values stay.
+struct Best {
+    largest: bool,
+    heap: Vec<(f64, usize)>,
+}
+
+impl Best {
+    /// Whether the value at `a` leaves before that at `b`; NaN leaves first.
+    fn is_less(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (self.heap[a].0, self.heap[b].0);
+        a.is_nan() || if self.largest { a < b } else { a > b }
+    }
+
+    fn offer(&mut self, value: f64, index: usize, limit: usize) {
+        if self.heap.len() < limit {
+            self.heap.push((value, index));
+            self.sift_up();
+            return;
+        }
+        let Some((least, _)) = self.heap.first() else { return };
+        let better = if self.largest { *least < value } else { *least > value };
+        if better || (least.is_nan() && !value.is_nan()) {
+            self.heap[0] = (value, index);
+            self.sift_down();
+        }
+    }
+
+    fn sift_up(&mut self) {
+        let mut at = self.heap.len() - 1;
+        while at > 0 && self.is_less(at, (at - 1) / 2) {
+            self.heap.swap(at, (at - 1) / 2);
+            at = (at - 1) / 2;
+        }
+    }
+
+    fn sift_down(&mut self) {
+        let mut at = 0;
+        loop {
+            let (left, right) = (2 * at + 1, 2 * at + 2);
+            if left >= self.heap.len() {
+                return;
+            }
+            let least = if right < self.heap.len() && self.is_less(right, left) { right } else { left };
+            if !self.is_less(least, at) {
+                return;
+            }
+            self.heap.swap(at, least);
+            at = least;
+        }
+    }
 }
 
 /// `limitk`: the first series of each group.

@@ -203,3 +203,20 @@ fn passes_leave_no_seam() {
         }
     }
 }
+
+#[test]
+fn the_end_of_a_query_need_not_be_a_step() {
+    let memory = table(&[("a", "x", &[1.0, 2.0, 3.0, 4.0])]);
+    let Value::Matrix(matrix) = range(&memory, "a @ end()", 0, 170_000, 90_000).unwrap().value else {
+        panic!()
+    };
+    assert_eq!(matrix[0].points.iter().map(|point| point.value).collect::<Vec<_>>(), [3.0, 3.0]);
+}
+
+/// Which of equal values stay is decided as in Prometheus: the first to come leaves first.
+#[test]
+fn ties_of_topk_are_those_of_prometheus() {
+    let memory = table(&[("a", "x", &[5.0; 2]), ("a", "y", &[5.0; 2]), ("a", "z", &[7.0; 2])]);
+    check(&memory, "topk(2, a)", &[r#"a{host="y"} 5"#, r#"a{host="z"} 7"#]);
+    check(&memory, "bottomk(1, a)", &[r#"a{host="x"} 5"#]);
+}
