@@ -120,6 +120,20 @@ impl MetricClient {
 
     /// A client that takes address and token from the environment: `INT_API_URL` and `INT_API_TOKEN`.
     ///
+    /// ```
+    /// use icecore::ingest::MetricClient;
+    ///
+    /// # // SAFETY: nothing else runs in this program.
+    /// # unsafe {
+    /// std::env::set_var("INT_API_URL", "http://127.0.0.1:9090/v2.1");
+    /// std::env::set_var("INT_API_TOKEN", "Token <YOUR_API_TOKEN>");
+    /// # }
+    /// let metric_client = MetricClient::from_env("project_name_example")?;
+    /// metric_client.log_metric("custom.metric", [("test", "test")], 1.0)?;
+    /// # drop(metric_client.stop()); // nobody may be listening where this example is tested
+    /// # Ok::<(), icecore::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `InvalidInput` naming the variable that is missing; otherwise as [`MetricClient::connect`].
     pub fn from_env(project: &str) -> Result<Self> {

@@ -88,7 +88,7 @@ impl RemoteSessions {
     /// `Io` when the server cannot be reached; otherwise what it answers.
     pub fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionSummary>> {
         let mut pairs = filter.parameters();
-        let bounds = [("start", filter.range.start), ("end", filter.range.end)];
+        let bounds = [("from", filter.range.start), ("to", filter.range.end)];
         let given = bounds.into_iter().filter(|(_, time)| time.is_sample_time());
         pairs.extend(given.map(|(name, time)| (name, format_time(time))));
         let parameters: Vec<String> =
@@ -260,7 +260,7 @@ mod tests {
         sessions.resume_session(found[0].id).unwrap();
         let lines: Vec<String> = server.received().into_iter().map(|request| request.line).collect();
         let expected = [
-            "GET /api/sessions?limit=7&product=a%20b&start=1970-01-01T00%3A00%3A05Z HTTP/1.1".to_owned(),
+            "GET /api/sessions?limit=7&product=a%20b&from=1970-01-01T00%3A00%3A05Z HTTP/1.1".to_owned(),
             format!("DELETE /api/sessions/{ID} HTTP/1.1"),
             format!("POST /api/sessions/{ID}/resume HTTP/1.1"),
         ];
