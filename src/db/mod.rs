@@ -144,6 +144,12 @@ impl Db {
         self.inner.database_id
     }
 
+    /// The settings that it was opened with.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
     /// What opening found.
     pub fn recovery(&self) -> &Recovery {
         &self.inner.recovery

@@ -33,7 +33,7 @@ pub mod number;
 #[cfg(feature = "server")]
 pub mod otlp;
 #[cfg(feature = "server")]
-mod protobuf;
+pub(crate) mod protobuf;
 #[cfg(feature = "server")]
 pub mod remote_read;
 #[cfg(feature = "server")]

@@ -5,19 +5,22 @@
 //! be set. Everything that reads or writes data is a handler in a file of its own, found through `routes.rs`; this file
 //! knows connections only.
 
-#[allow(dead_code, reason = "the handlers take it into use one by one")]
 mod answer;
 mod auth;
 mod base64;
-#[allow(dead_code, reason = "the handlers take it into use one by one")]
 mod body;
-#[allow(dead_code, reason = "the handlers take it into use one by one")]
 mod budget;
+mod handles;
+mod import;
+mod intake;
 mod log;
-#[allow(dead_code, unused_imports, reason = "the handlers take it into use one by one")]
+mod metadata;
+mod otlp;
+mod page;
 mod pushgateway;
+mod remote_write;
 mod routes;
-#[allow(dead_code, unused_imports, reason = "the handlers take it into use one by one")]
+mod statsd;
 mod ubiops;
 
 use std::io;
@@ -25,6 +28,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Response;
+use axum::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -32,15 +40,29 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::db::{Db, Durability};
+use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::protocol::body::Encoding;
 
 pub use auth::Tokens;
 pub use body::BodyLimits;
 pub use log::{Level, set_level};
 
-use axum::Router;
+use answer::{World, refuse};
 use budget::Budget;
+use handles::Handles;
+use metadata::KnownMetadata;
+use otlp::Deltas;
+use parking_lot::Mutex;
+use pushgateway::Groups;
+use statsd::{Listener, StatsdCounts};
 
+/// Requests with bodies above this size are worked on without holding up the other requests of the thread.
+const INLINE_SIZE_MAX: usize = 64 * 1024;
+
+/// How often live groups of the Pushgateway world are written again.
+const GROUP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait after the system had no file or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -53,6 +75,12 @@ pub struct Options {
     pub allowed_hosts: Vec<String>,
     /// Who may write and read.
     pub tokens: Tokens,
+    /// Where StatsD datagrams are received; `None` receives none.
+    pub statsd: Option<SocketAddr>,
+    /// How often what came by StatsD is written.
+    pub statsd_interval: Duration,
+    /// Whether a StatsD gauge with a sign adds to the last value, as StatsD has it, or is the value, as Datadog does.
+    pub statsd_relative_gauges: bool,
     /// What it takes on.
     pub limits: Limits,
 }
@@ -63,6 +91,9 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             allowed_hosts: Vec::new(),
             tokens: Tokens::default(),
+            statsd: Some(SocketAddr::from(([127, 0, 0, 1], 9125))),
+            statsd_interval: Duration::from_secs(10),
+            statsd_relative_gauges: false,
             limits: Limits::default(),
         }
     }
@@ -109,15 +140,30 @@ impl Default for Limits {
 #[derive(Debug)]
 struct Frame {
     options: Options,
-    #[allow(dead_code, reason = "the handlers take it into use")]
+    db: Db,
+    env: Env,
+    durability: Durability,
     budget: Budget,
     requests: Semaphore,
+    handles: Handles,
+    known_metadata: KnownMetadata,
+    deltas: Deltas,
+    groups: Mutex<Groups>,
+    statsd: StatsdCounts,
 }
 
 impl Frame {
-    fn new(options: Options) -> Arc<Self> {
+    fn new(options: Options, db: Db) -> Arc<Self> {
         let limits = options.limits;
         Arc::new(Frame {
+            env: db.options().env.clone(),
+            durability: db.options().durability,
+            db,
+            handles: Handles::default(),
+            known_metadata: KnownMetadata::default(),
+            deltas: Deltas::default(),
+            groups: Mutex::default(),
+            statsd: StatsdCounts::default(),
             budget: Budget::new(limits.bodies_size_max),
             requests: Semaphore::new(limits.request_count_max),
             options,
@@ -125,29 +171,76 @@ impl Frame {
     }
 }
 
+impl Frame {
+    /// Runs `work` of a request of `size` bytes. What is large, or waits for the device, does not hold up the thread's
+    /// other requests.
+    fn run<T>(&self, size: usize, work: impl FnOnce() -> T) -> T {
+        if size > INLINE_SIZE_MAX || self.durability == Durability::Sync {
+            tokio::task::block_in_place(work)
+        } else {
+            work()
+        }
+    }
+}
+
+/// Collects the body of `request` and answers with what `handle` makes of it; refusals have the form of the path's
+/// world.
+async fn take(
+    frame: &Frame,
+    request: Request,
+    handle: impl FnOnce(&Parts, &[u8]) -> Response<Body>,
+) -> Response<Body> {
+    match body::encoding(request.headers()) {
+        Ok(encoding) => take_encoded(frame, request, encoding, handle).await,
+        Err(refusal) => refuse_body(&refusal, &request.into_parts().0),
+    }
+}
+
+/// As [`take`], for a body in `encoding`, whatever the headers say.
+async fn take_encoded(
+    frame: &Frame,
+    request: Request,
+    encoding: Encoding,
+    handle: impl FnOnce(&Parts, &[u8]) -> Response<Body>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    match body::collect(encoding, &parts.headers, body, frame.options.limits.body, &frame.budget).await {
+        Ok(plain) => frame.run(plain.len(), || handle(&parts, &plain)),
+        Err(refusal) => refuse_body(&refusal, &parts),
+    }
+}
+
+fn refuse_body(refusal: &body::Refusal, parts: &Parts) -> Response<Body> {
+    refuse(World::of(parts.uri.path()), refusal.status, &refusal.message, &parts.headers)
+}
+
 /// A server that has its address and is ready to run.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    statsd: Option<Listener>,
     router: Router,
-    limits: Limits,
+    frame: Arc<Frame>,
 }
 
 impl Server {
-    /// Takes the address. Must be called within a Tokio runtime.
+    /// Takes the address, to serve `db`. Must be called within a multi-threaded Tokio runtime.
     ///
     /// # Errors
     /// `Busy` when another process has the address, `Io` when the system refuses it for another reason.
-    pub async fn bind(options: Options) -> Result<Self> {
-        let frame = Frame::new(options);
+    pub async fn bind(options: Options, db: Db) -> Result<Self> {
+        let frame = Frame::new(options, db);
         let router = routes::router(&frame, routes::table());
-        Self::bind_router(&frame, router).await
+        Self::bind_router(frame, router).await
     }
 
-    async fn bind_router(frame: &Frame, router: Router) -> Result<Self> {
+    async fn bind_router(frame: Arc<Frame>, router: Router) -> Result<Self> {
         let listen = frame.options.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|error| bind_error(listen, error))?;
-        Ok(Server { listener, router, limits: frame.options.limits })
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| bind_error("--listen", listen, error))?;
+        let statsd = frame.options.statsd.map(|address| Listener::bind(&frame, address)).transpose()?;
+        pushgateway::restore(&frame)?;
+        Ok(Server { listener, statsd, router, frame })
     }
 
     /// The address that was taken.
@@ -158,10 +251,17 @@ impl Server {
         self.listener.local_addr().map_err(|error| Error::io("read the address of the listener", "", error))
     }
 
+    /// The address at which StatsD datagrams are received, if they are.
+    pub fn statsd_addr(&self) -> Option<SocketAddr> {
+        self.statsd.as_ref().map(Listener::local_addr)
+    }
+
     /// Serves until `stop` is ready; then accepts no more and returns when the requests under way are done, or after
     /// [`Limits::shutdown_timeout`].
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { listener, router, limits } = self;
+        let Server { listener, statsd, router, frame } = self;
+        let limits = frame.options.limits;
+        let repeating = tokio::spawn(repeat_groups(Arc::clone(&frame)));
         let graceful = GracefulShutdown::new();
         let connections = Arc::new(Semaphore::new(limits.connection_count_max));
         let mut stop = std::pin::pin!(stop);
@@ -182,6 +282,22 @@ impl Server {
                 Level::Warn,
                 format_args!("requests were still under way after {seconds} s; they are cut off"),
             );
+        }
+        repeating.abort();
+        if let Some(statsd) = statsd {
+            // Waits for the listener's last write.
+            tokio::task::block_in_place(|| statsd.stop());
+        }
+    }
+}
+
+/// Writes the live groups of the Pushgateway world again and again, so that an instant query finds them.
+async fn repeat_groups(frame: Arc<Frame>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + GROUP_INTERVAL, GROUP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = tokio::task::block_in_place(|| pushgateway::repeat(&frame)) {
+            log::write(Level::Error, format_args!("pushed groups could not be written again: {error}"));
         }
     }
 }
@@ -230,11 +346,11 @@ fn serve(
 }
 
 #[cold]
-fn bind_error(listen: SocketAddr, error: io::Error) -> Error {
+fn bind_error(flag: &str, address: SocketAddr, error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::AddrInUse {
-        return Error::busy(format!("address in use: {listen}; choose another with --listen"));
+        return Error::busy(format!("address in use: {address}; choose another with {flag}"));
     }
-    Error::io("listen", listen.to_string(), error).context("--listen")
+    Error::io("listen", address.to_string(), error).context(flag)
 }
 
 /// Ready when the process is told to stop: SIGTERM or Ctrl-C.

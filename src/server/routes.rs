@@ -8,11 +8,11 @@ use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, Response, StatusCode};
 use axum::middleware::{self, Next};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
-use super::Frame;
 use super::answer::{World, refuse, text_answer};
 use super::auth::{self, Access};
+use super::{Frame, import, otlp, pushgateway, remote_write, ubiops};
 
 /// One line of the table.
 pub(super) struct Route {
@@ -27,7 +27,41 @@ pub(super) fn route(path: &'static str, access: Access, handler: MethodRouter<Ar
 
 /// All routes.
 pub(super) fn table() -> Vec<Route> {
-    vec![route("/-/healthy", Access::Open, get(healthy)), route("/-/ready", Access::Open, get(healthy))]
+    use Access::{Open, Read, Write};
+    vec![
+        route("/", Open, get(pushgateway::hello)),
+        route("/-/healthy", Open, get(healthy)),
+        route("/-/ready", Open, get(healthy)),
+        route("/ping", Open, get(no_content)),
+        route("/metrics", Read, get(pushgateway::metrics)),
+        // Prometheus.
+        route("/api/v1/write", Write, post(remote_write::write)),
+        route("/api/v1/import/prometheus", Write, post(import::import_text)),
+        // OTLP.
+        route("/v1/metrics", Write, post(otlp::export)),
+        route("/api/v1/otlp/v1/metrics", Write, post(otlp::export)),
+        // InfluxDB.
+        route("/write", Write, post(import::write_lines)),
+        route("/api/v2/write", Write, post(import::write_lines)),
+        route("/api/v3/write_lp", Write, post(import::write_lines_v3)),
+        // Pushgateway.
+        route("/metrics/{*group}", Write, put(pushgateway::put)),
+        route("/metrics/{*group}", Write, post(pushgateway::post)),
+        route("/metrics/{*group}", Write, delete(pushgateway::delete)),
+        route("/api/v1/metrics", Read, get(pushgateway::groups)),
+        route("/api/v1/status", Read, get(pushgateway::gateway_status)),
+        // UbiOps.
+        route("/{version}/projects/{project}/time-series/aggregate", Write, post(ubiops::write)),
+        route("/{version}/projects/{project}/time-series/data", Write, post(ubiops::write)),
+        route("/{version}/projects/{project}/time-series/data", Read, get(ubiops::read)),
+        route("/{version}/projects/{project}/time-series/search", Read, get(ubiops::search)),
+        route("/{version}/projects/{project}/time-series/{id}", Write, delete(ubiops::delete_series)),
+        route("/{version}/projects/{project}/metrics", Write, post(ubiops::create_metric)),
+        route("/{version}/projects/{project}/metrics", Read, get(ubiops::list_metrics)),
+        route("/{version}/projects/{project}/metrics/{metric}", Read, get(ubiops::get_metric)),
+        route("/{version}/projects/{project}/metrics/{metric}", Write, patch(ubiops::change_metric)),
+        route("/{version}/projects/{project}/metrics/{metric}", Write, delete(ubiops::delete_metric)),
+    ]
 }
 
 /// Puts `routes` behind the guard.
@@ -47,6 +81,11 @@ pub(super) fn router(frame: &Arc<Frame>, routes: Vec<Route>) -> Router {
 /// The server is started once the database is open, so that being reached means being ready.
 async fn healthy() -> Response<Body> {
     text_answer(StatusCode::OK, "OK")
+}
+
+/// InfluxDB's sign of life.
+async fn no_content() -> Response<Body> {
+    import::empty(StatusCode::NO_CONTENT)
 }
 
 /// Before every request, also those without a route: the name it is sent to, and how many are under way.

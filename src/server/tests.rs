@@ -1,6 +1,8 @@
 //! The frame over real sockets on loopback: limits, timeouts, refusals, shutdown. Requests are written by hand, since
 //! what is tested is mostly what no well-behaved client sends.
 
+mod worlds;
+
 use std::io::Write as _;
 
 use axum::body::Body;
@@ -11,10 +13,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use super::answer::{World, refuse, text_answer};
+use super::answer::text_answer;
 use super::auth::Access;
 use super::*;
-use crate::ErrorKind;
+use crate::{ErrorKind, db};
+
+/// A database on a simulated disk with a clock that stands still.
+pub(super) fn memory_db() -> Db {
+    let options =
+        db::Options { env: Env::simulated(1), background: db::Background::Host, ..db::Options::default() };
+    Db::open_with("db", options).unwrap()
+}
 
 struct Running {
     address: SocketAddr,
@@ -26,9 +35,10 @@ struct Running {
 }
 
 async fn start(change: impl FnOnce(&mut Options)) -> Running {
-    let mut options = Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Options::default() };
+    let mut options =
+        Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), statsd: None, ..Options::default() };
     change(&mut options);
-    let frame = Frame::new(options);
+    let frame = Frame::new(options, memory_db());
     let release = Arc::new(Notify::new());
     let slow = {
         let release = Arc::clone(&release);
@@ -39,10 +49,10 @@ async fn start(change: impl FnOnce(&mut Options)) -> Running {
     };
     let mut routes = routes::table();
     routes.push(routes::route("/echo", Access::Write, post(echo)));
-    routes.push(routes::route("/api/v1/write", Access::Write, post(echo)));
+    routes.push(routes::route("/api/v1/import/echo", Access::Write, post(echo)));
     routes.push(routes::route("/api/v1/query", Access::Read, get(|| async { "read" })));
     routes.push(routes::route("/slow", Access::Open, slow));
-    let server = Server::bind_router(&frame, routes::router(&frame, routes)).await.unwrap();
+    let server = Server::bind_router(Arc::clone(&frame), routes::router(&frame, routes)).await.unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(async {
@@ -52,17 +62,7 @@ async fn start(change: impl FnOnce(&mut Options)) -> Running {
 }
 
 async fn echo(State(frame): State<Arc<Frame>>, request: Request) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let taken = match body::encoding(&parts.headers) {
-        Ok(encoding) => {
-            body::collect(encoding, &parts.headers, body, frame.options.limits.body, &frame.budget).await
-        }
-        Err(refusal) => Err(refusal),
-    };
-    match taken {
-        Ok(plain) => text_answer(StatusCode::OK, &String::from_utf8_lossy(&plain)),
-        Err(refusal) => refuse(World::Own, refusal.status, &refusal.message, &parts.headers),
-    }
+    take(&frame, request, |_, body| text_answer(StatusCode::OK, &String::from_utf8_lossy(body))).await
 }
 
 impl Running {
@@ -159,9 +159,13 @@ async fn tokens_are_asked_for_in_the_form_of_each_world() {
     check(&server.get("/-/ready", "").await, 200, "OK");
     check(&server.get("/api/v1/query", "").await, 401, r#""status":"error""#);
     check(&server.get("/api/v1/query", "Authorization: Bearer r\r\n").await, 200, "read");
-    check(&server.post("/api/v1/write", "Authorization: Bearer r\r\n", b"").await, 401, "a token is needed");
-    check(&server.post("/api/v1/write", "", b"").await, 401, "www-authenticate: Bearer");
-    check(&server.post("/api/v1/write", "Authorization: Token w\r\n", b"x").await, 200, "x");
+    check(
+        &server.post("/api/v1/import/echo", "Authorization: Bearer r\r\n", b"").await,
+        401,
+        "a token is needed",
+    );
+    check(&server.post("/api/v1/import/echo", "", b"").await, 401, "www-authenticate: Bearer");
+    check(&server.post("/api/v1/import/echo", "Authorization: Token w\r\n", b"x").await, 200, "x");
     check(&server.post("/echo", "Authorization: Basic dTp3\r\n", b"x").await, 200, "x");
     check(&server.get("/nowhere", "").await, 404, "");
 }
@@ -340,8 +344,8 @@ async fn shutdown_does_not_wait_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_in_use_names_the_option() {
     let server = start(|_| {}).await;
-    let options = Options { listen: server.address, ..Options::default() };
-    let error = Server::bind(options).await.unwrap_err();
+    let options = Options { listen: server.address, statsd: None, ..Options::default() };
+    let error = Server::bind(options, memory_db()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(
         error.to_string().contains("address in use") && error.to_string().contains("--listen"),

@@ -1,20 +1,20 @@
 //! The UbiOps world: bodies, queries and answers of its metrics API, as version 4.15 of its Python client has them.
 //!
-//! The project is the tag `project`; a label of that name becomes `exported_project`. Pure here; the handlers ask and
-//! write the engine. What the client checks in an answer is kept to the letter, since it raises for a missing key.
+//! The project is the tag `project`; a label of that name becomes `exported_project`. What the client checks in an answer is kept to the letter, since it raises for a missing key.
 
 mod data;
+mod handlers;
 mod metric;
 mod query;
 
 use crate::error::{Error, Result};
 
-pub(super) use data::{Element, read_data};
-pub(super) use metric::{MetricDetail, MetricType, NewMetric};
-pub(super) use query::{Aggregate, DataQuery, SearchQuery, period_value, series_id, series_json};
+pub(super) use handlers::{
+    change_metric, create_metric, delete_metric, delete_series, get_metric, list_metrics, read, search, write,
+};
 
 /// The tag that holds the project.
-pub(super) const PROJECT_KEY: &str = "project";
+const PROJECT_KEY: &str = "project";
 
 /// A time as the client writes it: RFC 3339 with any offset, up to nanoseconds.
 fn time(text: &str) -> Result<crate::model::Timestamp> {

@@ -13,8 +13,8 @@ use crate::ingest::{FamilySample, MetricFamily, Point};
 use crate::model::{MetricKind, STALE_NAN_BITS, SeriesKey, Timestamp};
 use crate::protocol::exposition::Family;
 
-const PUSH_TIME: &str = "push_time_seconds";
-const PUSH_FAILURE_TIME: &str = "push_failure_time_seconds";
+pub(super) const PUSH_TIME: &str = "push_time_seconds";
+pub(super) const PUSH_FAILURE_TIME: &str = "push_failure_time_seconds";
 
 /// How a push treats what the group holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub(in crate::server) struct Groups {
 }
 
 impl Groups {
+    /// The group `key`, if it lives.
+    pub(super) fn get(&self, key: &GroupKey) -> Option<&Group> {
+        self.groups.get(key)
+    }
+
     /// The groups, ordered by their labels.
     pub(in crate::server) fn iter(&self) -> impl Iterator<Item = (&GroupKey, &Group)> {
         self.groups.iter()
@@ -131,6 +136,16 @@ impl Groups {
 }
 
 impl Change {
+    /// The group `key` as it was when the database was closed; nothing is to be written.
+    pub(super) fn restored(key: GroupKey, group: Group) -> Self {
+        Change { key, group: Some(group), points: Vec::new() }
+    }
+
+    /// The group afterwards; `None` when it is gone.
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
     /// Adds a staleness marker for each series of `before` that is not in `after`.
     fn end(&mut self, before: HashSet<SeriesKey>, after: &HashSet<SeriesKey>, time: Timestamp) {
         let stale = f64::from_bits(STALE_NAN_BITS);

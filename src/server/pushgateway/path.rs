@@ -22,6 +22,11 @@ pub(in crate::server) struct GroupKey {
 }
 
 impl GroupKey {
+    /// The key of these labels, of a group that was read before.
+    pub(super) fn new(labels: BTreeMap<String, String>) -> Self {
+        GroupKey { labels }
+    }
+
     /// The labels by key, empty values included.
     pub(in crate::server) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))

@@ -160,6 +160,30 @@ impl MetricDetail {
         Metadata { kind: self.metric_type.kind(), unit: self.unit.clone(), help: self.description.clone() }
     }
 
+    /// As it is kept: what is answered, with the times in nanoseconds.
+    pub(in crate::server) fn to_event(&self) -> Value {
+        let mut event = self.to_json(0);
+        event["times"] = json!([self.times.0.nanos(), self.times.1.nanos()]);
+        event
+    }
+
+    /// Reads back what [`MetricDetail::to_event`] gave; `None` for anything else.
+    pub(in crate::server) fn from_event(bytes: &[u8]) -> Option<Self> {
+        let event: Value = serde_json::from_slice(bytes).ok()?;
+        let text = |key: &str| event.get(key)?.as_str().map(str::to_owned);
+        let time = |index: usize| event.get("times")?.get(index)?.as_i64().map(Timestamp::from_nanos);
+        let labels =
+            event.get("labels")?.as_array()?.iter().filter_map(|label| label.as_str().map(str::to_owned));
+        Some(MetricDetail {
+            name: text("name")?,
+            metric_type: MetricType::from_name(&text("metric_type")?).ok()?,
+            description: text("description")?,
+            unit: text("unit")?,
+            labels: labels.collect(),
+            times: (time(0)?, time(1)?),
+        })
+    }
+
     /// The answer with `id`. Every key that the client wants is there.
     pub(in crate::server) fn to_json(&self, id: u64) -> Value {
         json!({
@@ -198,6 +222,9 @@ mod tests {
         let changed = NewMetric::for_change(br#"{"unit":"ms","name":"custom.m"}"#, &metric).unwrap();
         assert_eq!((changed.unit.as_str(), changed.description.as_str()), ("ms", "d"));
         assert!(NewMetric::for_change(br#"{"name":"other"}"#, &metric).is_err());
+        let event = changed.to_event().to_string();
+        assert_eq!(MetricDetail::from_event(event.as_bytes()), Some(changed));
+        assert_eq!(MetricDetail::from_event(b"null"), None);
     }
 
     #[test]

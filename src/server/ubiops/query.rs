@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::metric::MetricDetail;
-use super::{MetricType, PROJECT_KEY, time, time_text};
+use super::metric::{MetricDetail, MetricType};
+use super::{PROJECT_KEY, time, time_text};
 use crate::error::{Error, Result};
 use crate::model::{SeriesKey, Timestamp};
 
