@@ -137,8 +137,8 @@ async fn line_protocol_is_stored_line_by_line() {
         stored(&server, Selector::all()),
         [
             r#"cpu_load{db="mine",host="a"} 0.5"#,
-            r#"cpu_n{db="mine",host="a"} 3i"#,
             r#"cpu_note{db="mine",host="a"} hi"#,
+            r#"cpu_n{db="mine",host="a"} 3i"#,
             r#"cpu_up{db="mine",host="a"} 1i"#,
             r#"cpu{db="mine",host="b"} 1.0"#,
         ]
