@@ -20,6 +20,7 @@ mod page;
 mod pushgateway;
 mod remote_write;
 mod routes;
+mod sessions;
 mod statsd;
 mod ubiops;
 
@@ -56,6 +57,7 @@ use metadata::KnownMetadata;
 use otlp::Deltas;
 use parking_lot::Mutex;
 use pushgateway::Groups;
+use sessions::SessionHandles;
 use statsd::{Listener, StatsdCounts};
 
 /// Requests with bodies above this size are worked on without holding up the other requests of the thread.
@@ -149,6 +151,7 @@ struct Frame {
     known_metadata: KnownMetadata,
     deltas: Deltas,
     groups: Mutex<Groups>,
+    sessions: SessionHandles,
     statsd: StatsdCounts,
 }
 
@@ -163,6 +166,7 @@ impl Frame {
             known_metadata: KnownMetadata::default(),
             deltas: Deltas::default(),
             groups: Mutex::default(),
+            sessions: SessionHandles::default(),
             statsd: StatsdCounts::default(),
             budget: Budget::new(limits.bodies_size_max),
             requests: Semaphore::new(limits.request_count_max),

@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::answer::{World, refuse, text_answer};
 use super::auth::{self, Access};
-use super::{Frame, import, otlp, pushgateway, remote_write, ubiops};
+use super::{Frame, import, otlp, pushgateway, remote_write, sessions, ubiops};
 
 /// One line of the table.
 pub(super) struct Route {
@@ -50,6 +50,19 @@ pub(super) fn table() -> Vec<Route> {
         route("/metrics/{*group}", Write, delete(pushgateway::delete)),
         route("/api/v1/metrics", Read, get(pushgateway::groups)),
         route("/api/v1/status", Read, get(pushgateway::gateway_status)),
+        // Sessions.
+        route("/health", Open, get(sessions::health)),
+        route("/api/sessions", Write, post(sessions::create)),
+        route("/api/sessions", Read, get(sessions::list)),
+        route("/api/data/sessions", Read, get(sessions::list_whole)),
+        route("/api/sessions/{id}", Read, get(sessions::read)),
+        route("/api/sessions/{id}", Write, delete(sessions::delete)),
+        route("/api/sessions/{id}/metrics", Write, post(sessions::metric)),
+        route("/api/sessions/{id}/events", Write, post(sessions::event)),
+        route("/api/sessions/{id}/state", Write, post(sessions::state)),
+        route("/api/sessions/{id}/heartbeat", Write, post(sessions::heartbeat)),
+        route("/api/sessions/{id}/end", Write, post(sessions::end)),
+        route("/api/sessions/{id}/crash", Write, post(sessions::crash)),
         // UbiOps.
         route("/{version}/projects/{project}/time-series/aggregate", Write, post(ubiops::write)),
         route("/{version}/projects/{project}/time-series/data", Write, post(ubiops::write)),

@@ -33,6 +33,8 @@ mod query;
 mod sample_host;
 #[cfg(feature = "cli")]
 mod select;
+#[cfg(all(feature = "cli", feature = "server"))]
+mod serve;
 #[cfg(feature = "cli")]
 mod snapshot;
 #[cfg(feature = "cli")]

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Outcome;
+#[cfg(feature = "server")]
+use crate::serve;
 use crate::{
     compact, delete, demo, export, import, inspect, interrupt, query, sample_host, snapshot, stats, verify,
 };
@@ -42,6 +44,9 @@ enum Verb {
     Delete(delete::Delete),
     /// Merges blocks until nothing is left to merge.
     Compact(compact::Compact),
+    /// Serves a database over HTTP and UDP to the clients of many systems.
+    #[cfg(feature = "server")]
+    Serve(serve::Serve),
     /// The REST frontend.
     #[cfg(not(feature = "server"))]
     #[command(disable_help_flag = true)]
@@ -54,10 +59,23 @@ enum Verb {
     SampleHost(sample_host::SampleHost),
 }
 
+impl Verb {
+    /// Whether it looks for Ctrl-C by the library of verbs. The server has its own way, for SIGTERM too.
+    fn listens_to_ctrl_c(&self) -> bool {
+        #[cfg(feature = "server")]
+        if matches!(self, Verb::Serve(_)) {
+            return false;
+        }
+        true
+    }
+}
+
 /// Reads the arguments, runs the verb, and says what went wrong.
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    interrupt::install();
+    if arguments.verb.listens_to_ctrl_c() {
+        interrupt::install();
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -77,6 +95,8 @@ fn run(arguments: &Arguments) -> Outcome {
         Verb::Snapshot(verb) => snapshot::run(verb, quiet),
         Verb::Delete(verb) => delete::run(verb, quiet),
         Verb::Compact(verb) => compact::run(verb, quiet),
+        #[cfg(feature = "server")]
+        Verb::Serve(verb) => serve::run(verb, quiet),
         #[cfg(not(feature = "server"))]
         Verb::Serve { rest } => Err(feature_is_off("serve", rest)),
         Verb::SampleHost(verb) => sample_host::run(verb),

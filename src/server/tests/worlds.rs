@@ -315,6 +315,52 @@ async fn ubiops_metrics_are_created_listed_changed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_logged_and_read_back() {
+    let server = start(|_| {}).await;
+    let created = server.post("/api/sessions", "", br#"{"product":"MyApp","version":"1.0.0"}"#).await;
+    check(&created, 200, r#""session_id":""#);
+    let id = created.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+    let path = format!("/api/sessions/{id}");
+    let done = r#"{"status":"ok","success":true}"#;
+    let metric = br#"{"name":"memory_mb","tags":["backend","k:v"],"type":"gauge","value":512.5}"#;
+    check(&server.post(&format!("{path}/metrics"), "", metric).await, 200, done);
+    let gzipped = gzip(br#"{"name":"memory_mb","tags":null,"value":513}"#);
+    check(&server.post(&format!("{path}/metrics"), "Content-Encoding: gzip\r\n", &gzipped).await, 200, done);
+    let event = br#"{"timestamp":"0001-01-01T00:00:00Z","name":"startup","category":"info","data":{"config":"prod"}}"#;
+    check(&server.post(&format!("{path}/events"), "", event).await, 200, done);
+    check(&server.post(&format!("{path}/state"), "", br#"{"a":{"b":1,"c":2}}"#).await, 200, done);
+    check(&server.post(&format!("{path}/state"), "", br#"{"a":{"b":null}}"#).await, 200, done);
+    check(&server.post(&format!("{path}/heartbeat"), "", b"{}").await, 200, done);
+    check(&server.post(&format!("{path}/end"), "", b"").await, 200, done);
+    let view = server.get(&path, "").await;
+    check(&view, 200, r#""a":{"c":2}"#);
+    assert!(
+        view.contains(r#""config":"prod""#)
+            && view.contains("512.5")
+            && view.contains(r#""tags":["backend","k:v"]"#)
+    );
+    check(&server.get("/api/sessions?product=MyApp&status=ended", "").await, 200, &id);
+    check(&server.get("/api/data/sessions", "").await, 200, "512.5");
+    check(&server.get("/api/sessions?product=other", "").await, 200, "[]");
+    check(&server.get("/api/sessions?from=x", "").await, 400, "from: ");
+    check(
+        &server.post(&format!("{path}/metrics"), "", br#"{"value":1}"#).await,
+        400,
+        r#""details":"name: required""#,
+    );
+    check(
+        &server.post(&format!("{path}/metrics"), "", br#"{"name":"a","value":1e400}"#).await,
+        400,
+        "Invalid request body",
+    );
+    check(&server.post("/api/sessions/550e8400/metrics", "", metric).await, 404, "POST /api/sessions");
+    check(&server.get("/health", "").await, 200, r#""status":"healthy""#);
+    let delete = format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    check(&server.ask(delete).await, 200, done);
+    check(&server.get(&path, "").await, 404, "there is no session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statsd_datagrams_are_aggregated_counted_and_written() {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = start(|options| options.statsd = Some(address)).await;

@@ -1,0 +1,150 @@
+//! `icecore serve`: the REST frontend on a database, until SIGTERM or Ctrl-C.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use icecore::server::{Level, Limits, Options, Server, Tokens, set_level, stop_signal};
+use icecore::{Db, Durability, ReadMode};
+
+use crate::failure::{Failure, Outcome, usage};
+
+/// Example: icecore serve --data /var/lib/icecore --listen 127.0.0.1:9090
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Every option is also taken from the environment, as ICECORE_LISTEN for --listen.")]
+pub(crate) struct Serve {
+    /// The directory of the database; made if it is not there.
+    #[arg(long, value_name = "DIR", env = "ICECORE_DATA")]
+    data: PathBuf,
+    /// Where to listen for HTTP.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", env = "ICECORE_LISTEN")]
+    listen: SocketAddr,
+    /// Where to listen for StatsD datagrams; `off` for nowhere.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9125", env = "ICECORE_STATSD")]
+    statsd: String,
+    /// How often what came by StatsD is written.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, env = "ICECORE_STATSD_INTERVAL")]
+    statsd_interval: Duration,
+    /// A StatsD gauge with a sign adds to the last value, instead of being the value.
+    #[arg(long, env = "ICECORE_STATSD_RELATIVE_GAUGES")]
+    statsd_relative_gauges: bool,
+    /// What an answer of success promises: `os` survives a crash of the process, `sync` a power cut.
+    #[arg(long, default_value = "os", env = "ICECORE_DURABILITY")]
+    durability: DurabilityArgument,
+    /// The token that writing needs.
+    #[arg(long, value_name = "TOKEN", env = "ICECORE_WRITE_TOKEN", hide_env_values = true)]
+    write_token: Option<String>,
+    /// The token that reading needs.
+    #[arg(long, value_name = "TOKEN", env = "ICECORE_READ_TOKEN", hide_env_values = true)]
+    read_token: Option<String>,
+    /// A name, besides localhost, under which the server is addressed; may be given several times.
+    #[arg(long = "allow-host", value_name = "NAME", env = "ICECORE_ALLOW_HOST", value_delimiter = ',')]
+    allow_hosts: Vec<String>,
+    /// Samples older than this are dropped, as in 30d.
+    #[arg(long, value_name = "DURATION", value_parser = duration, env = "ICECORE_RETENTION")]
+    retention: Option<Duration>,
+    /// Largest request body, in bytes, as sent and decompressed.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body.size_max, env = "ICECORE_BODY_SIZE_MAX")]
+    body_size_max: usize,
+    /// Longest that a request body may take to arrive.
+    #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = duration, env = "ICECORE_BODY_TIMEOUT")]
+    body_timeout: Duration,
+    /// Memory of all request bodies in flight, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bodies_size_max, env = "ICECORE_BODIES_SIZE_MAX")]
+    bodies_size_max: usize,
+    /// Most requests under way at once.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().request_count_max, env = "ICECORE_REQUEST_COUNT_MAX")]
+    request_count_max: usize,
+    /// The least that is logged to standard error: debug, info, warn or error.
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "ICECORE_LOG")]
+    log: String,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum DurabilityArgument {
+    Os,
+    Sync,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| format!("{text:?} is no duration such as 10s, 5m, 12h or 30d"))?;
+    let unit = match &text[digits.len()..] {
+        "ms" => return Ok(Duration::from_millis(number.max(1))),
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        other => return Err(format!("unit {other:?}; there are ms, s, m, h and d")),
+    };
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is no time to wait"))
+}
+
+/// Serves until it is told to stop.
+pub(crate) fn run(arguments: &Serve, quiet: bool) -> Outcome {
+    let level: Level = if quiet { Level::Error } else { arguments.log.parse().map_err(usage)? };
+    set_level(level);
+    let options = options(arguments)?;
+    let db = Db::open_with(&arguments.data, database_options(arguments))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(async {
+        let server = Server::bind(options, db.clone()).await?;
+        if !quiet {
+            let statsd =
+                server.statsd_addr().map(|address| format!(", StatsD on {address}")).unwrap_or_default();
+            eprintln!(
+                "icecore serves {} on http://{}{statsd}",
+                arguments.data.display(),
+                server.local_addr()?
+            );
+        }
+        server.run(stop_signal()).await;
+        Ok::<_, Failure>(())
+    })?;
+    drop(runtime);
+    db.close()?;
+    Ok(())
+}
+
+fn options(arguments: &Serve) -> Outcome<Options> {
+    let statsd = match arguments.statsd.as_str() {
+        "off" => None,
+        address => {
+            Some(address.parse().map_err(|_| usage(format!("--statsd {address:?}: an address or off")))?)
+        }
+    };
+    let mut limits = Limits {
+        bodies_size_max: arguments.bodies_size_max,
+        request_count_max: arguments.request_count_max,
+        ..Limits::default()
+    };
+    limits.body.size_max = arguments.body_size_max;
+    limits.body.timeout = arguments.body_timeout;
+    Ok(Options {
+        listen: arguments.listen,
+        allowed_hosts: arguments.allow_hosts.clone(),
+        tokens: Tokens { write: arguments.write_token.clone(), read: arguments.read_token.clone() },
+        statsd,
+        statsd_interval: arguments.statsd_interval,
+        statsd_relative_gauges: arguments.statsd_relative_gauges,
+        limits,
+    })
+}
+
+fn database_options(arguments: &Serve) -> icecore::Options {
+    let durability = match arguments.durability {
+        DurabilityArgument::Os => Durability::Os,
+        DurabilityArgument::Sync => Durability::Sync,
+    };
+    icecore::Options {
+        durability,
+        retention: arguments.retention,
+        read_mode: ReadMode::Map,
+        ..icecore::Options::default()
+    }
+}
