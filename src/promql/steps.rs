@@ -26,11 +26,6 @@ impl Steps {
         self.start.saturating_add(self.step.saturating_mul(index as i64))
     }
 
-    /// The last time; the start when there is none.
-    pub(super) fn end(&self) -> i64 {
-        self.time(self.count.saturating_sub(1))
-    }
-
     /// Only the first of them.
     pub(super) fn first(&self) -> Steps {
         Steps { count: self.count.min(1), ..*self }
