@@ -67,11 +67,14 @@ impl<F: Fold> Groups<F> {
         if windows.is_empty() {
             return;
         }
-        match key.filter(|_| self.grouping.needs_keys()) {
-            Some(key) => self.grouping.write_group(key, &mut self.scratch),
-            None => self.scratch.clear(),
-        }
-        let position = self.positions.get(&self.scratch).copied();
+        let position = match key.filter(|_| self.grouping.needs_keys()) {
+            Some(key) => {
+                self.grouping.write_group(key, &mut self.scratch);
+                self.positions.get(&self.scratch).copied()
+            }
+            // There is one group.
+            None => self.groups.len().checked_sub(1),
+        };
         match position.and_then(|position| self.groups.get_mut(position)) {
             Some(group) => combine_windows(group, windows),
             None => {
