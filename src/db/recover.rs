@@ -70,8 +70,10 @@ pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
         replay.apply(&frame)
     })?;
     recovery.samples_replayed = head.sample_count();
-    recovery.clean = state.clean_shutdown.is_some() && end.torn.is_none();
-    recovery.torn = end.torn.as_ref().map(|torn| (torn.path.clone(), torn.offset, torn.reason.to_owned()));
+    // A clean close says where the log ends; what lies behind was given up before it.
+    recovery.clean = state.clean_shutdown.is_some_and(|clean| clean.last_lsn == end.last_lsn);
+    let torn = end.torn.as_ref().filter(|_| !recovery.clean);
+    recovery.torn = torn.map(|torn| (torn.path.clone(), torn.offset, torn.reason.to_owned()));
 
     // Everything up to here only read. From here on it writes, each step so that it can be repeated.
     remove_temporary(fs.as_ref(), root, &mut recovery)?;

@@ -179,7 +179,7 @@ impl HeadSeries {
                 return true;
             }
             change -= run_size(run) as isize;
-            match without(run, value_type, &keep) {
+            match without(run, value_type, keep) {
                 Some(page) => {
                     change += run_size(&page) as isize;
                     *run = Arc::new(page);

@@ -427,7 +427,11 @@ mod tests {
             for first in 0..3 {
                 let ranks: Vec<u32> = all.iter().copied().skip(first).step_by(step).collect();
                 let mut found = Vec::new();
-                symbols.texts(&ranks, |rank, text| Ok(found.push((rank, text.to_vec())))).unwrap();
+                let mut keep = |rank, text: &[u8]| {
+                    found.push((rank, text.to_vec()));
+                    Ok(())
+                };
+                symbols.texts(&ranks, &mut keep).unwrap();
                 let expected: Vec<_> =
                     ranks.iter().map(|rank| (*rank, symbols.text(*rank).unwrap())).collect();
                 assert_eq!(found, expected);

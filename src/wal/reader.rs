@@ -442,7 +442,8 @@ mod tests {
             let (lsns, end) = read(&disk, 0).unwrap();
             let kept = cut.saturating_sub(SEGMENT_HEADER_SIZE) / frame;
             assert_eq!(lsns.len(), kept, "cut at {cut}");
-            let clean = cut == 0 || cut >= SEGMENT_HEADER_SIZE && (cut - SEGMENT_HEADER_SIZE) % frame == 0;
+            let clean =
+                cut == 0 || cut >= SEGMENT_HEADER_SIZE && (cut - SEGMENT_HEADER_SIZE).is_multiple_of(frame);
             assert_eq!(end.torn.is_none(), clean, "cut at {cut}");
         }
     }

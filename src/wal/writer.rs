@@ -37,6 +37,9 @@ pub(crate) struct SegmentInfo {
     pub(crate) size: u64,
 }
 
+/// A segment's file, shared with whoever syncs it.
+type LogFile = Arc<dyn WriteFile>;
+
 /// The writing end of the log.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -50,14 +53,14 @@ pub(crate) struct Log {
     open: Option<Open>,
     epoch: u64,
     closed: Vec<SegmentInfo>,
-    unsynced: Vec<Arc<dyn WriteFile>>,
+    unsynced: Vec<LogFile>,
 }
 
 #[derive(Debug)]
 struct Open {
     header: SegmentHeader,
     seed: crc32fast::Hasher,
-    file: Arc<dyn WriteFile>,
+    file: LogFile,
     offset: u64,
     allocated: u64,
     size_max: u64,
@@ -150,12 +153,12 @@ impl Log {
 
     /// The files whose bytes up to [`Log::last_lsn`] may not be on the device yet: closed ones, oldest first, and
     /// the open one.
-    pub(crate) fn unsynced(&self) -> (Vec<Arc<dyn WriteFile>>, Option<Arc<dyn WriteFile>>) {
+    pub(crate) fn unsynced(&self) -> (Vec<LogFile>, Option<LogFile>) {
         (self.unsynced.clone(), self.open.as_ref().map(|open| open.file.clone()))
     }
 
     /// Notes that closed `files`, as [`Log::unsynced`] gave them, were synced.
-    pub(crate) fn synced(&mut self, files: &[Arc<dyn WriteFile>]) {
+    pub(crate) fn synced(&mut self, files: &[LogFile]) {
         self.unsynced.retain(|file| !files.iter().any(|synced| Arc::ptr_eq(file, synced)));
     }
 

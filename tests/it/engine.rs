@@ -338,10 +338,7 @@ fn fill(db: &Db, env: &Env, cap: u64, count: i64) -> Result<i64, icecore::Error>
             let time = Timestamp::from_secs(number * 200 + n);
             batch.push_named("m", &[("s", &(n % 5).to_string())], time, ValueRef::I64(noise)).unwrap();
         }
-        db.write(&mut batch).map_err(|error| {
-            assert_eq!(batch.len(), 200, "a refused batch stays");
-            error
-        })?;
+        db.write(&mut batch).inspect_err(|_| assert_eq!(batch.len(), 200, "a refused batch stays"))?;
         let sizes = ["", "wal", "blocks"].map(|dir| {
             env.fs.list(&Path::new(ROOT).join(dir)).unwrap().iter().map(|entry| entry.size).sum::<u64>()
         });

@@ -73,8 +73,8 @@ fn compound_metrics(family: &MetricFamily) -> Vec<Value> {
         MetricKind::Summary => (QUANTILE_KEY, "quantiles"),
         _ => (BUCKET_KEY, "buckets"),
     };
-    let mut metrics: BTreeMap<BTreeMap<String, String>, (Map<String, Value>, Map<String, Value>)> =
-        BTreeMap::new();
+    type Object = Map<String, Value>;
+    let mut metrics: BTreeMap<BTreeMap<String, String>, (Object, Object)> = BTreeMap::new();
     for sample in &family.samples {
         let suffix = sample.name.strip_prefix(family.name.as_ref()).unwrap_or_default();
         let (parts, object) = metrics.entry(labels(sample, Some(bound_key))).or_default();
