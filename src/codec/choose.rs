@@ -57,6 +57,8 @@ const PCO_BITS_MIN: usize = 3;
 const EVEN_SHARE: usize = 100;
 /// In percent: a prefix code decodes somewhat slower, so it must save something.
 const PREFIX_SHARE_MAX: usize = 97;
+/// In percent: times are read with every page that shares them, and cost little.
+const PREFIX_TIMES_SHARE_MAX: usize = 90;
 /// In percent: pco decodes at a third of the speed, so it must save more.
 const PCO_SHARE_MAX: usize = 93;
 
@@ -182,7 +184,7 @@ pub(crate) fn encode_times(times: &[i64], effort: Effort) -> Vec<u8> {
     frame_of_reference::encode(times, &mut out);
     if effort == Effort::Compact {
         let mut coded = vec![Encoding::Prefix as u8];
-        if prefix::encode(times, &mut coded) && coded.len() < out.len() {
+        if prefix::encode(times, &mut coded) && 100 * coded.len() <= PREFIX_TIMES_SHARE_MAX * out.len() {
             return coded;
         }
     }

@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 
 /// Longest code, in bits. The decoder's table has two to this power of entries, and every page builds one.
 const LENGTH_MAX: u32 = 9;
+/// In the count of tokens: numbers are residuals less a base, where steps go one way.
+const FLAG_BASE: u8 = 0x80;
 /// Numbers below this are tokens of their own.
 const DIRECT_COUNT: u64 = 16;
 /// Longest number that has a token: with a code it is read from 57 bits.
@@ -28,42 +30,46 @@ const BLOCK_VALUE_COUNT: usize = 128;
 pub(crate) fn encode(values: &[i64], out: &mut Vec<u8>) -> bool {
     let shape = Shape::of(values);
     let mut residuals = shape.residuals(values);
-    let base = residuals.iter().copied().min().unwrap_or_default();
-    let mut best =
-        Coded::of(Order::Plain, residuals.iter().map(|residual| residual.wrapping_sub(base) as u64));
-    for order in [Order::Delta, Order::Second] {
-        to_deltas(&mut residuals);
-        let coded = Coded::of(order, residuals.iter().map(|residual| zigzag(*residual)));
-        if coded.cost() < best.cost() {
-            best = coded;
+    let mut best: Option<Coded> = None;
+    for order in [Order::Plain, Order::Delta, Order::Second] {
+        if order != Order::Plain {
+            to_deltas(&mut residuals);
+        }
+        let base = residuals.iter().copied().min().unwrap_or_default();
+        for base in [None, Some(base)] {
+            let coded = Coded::of(&residuals, order, base);
+            if coded
+                .as_ref()
+                .is_some_and(|coded| best.as_ref().is_none_or(|best| coded.code.cost < best.code.cost))
+            {
+                best = coded;
+            }
         }
     }
-    let Coded { order, numbers, code: Some(code) } = best else { return false };
+    let Some(Coded { order, base, numbers, code }) = best else { return false };
     Shape { order, ..shape }.put(out);
-    if order == Order::Plain {
-        put_ivarint(out, base);
-    }
-    code.put_lengths(out);
+    code.put(base, out);
     put_streams(&numbers, &code, out);
     true
 }
 
-/// Residuals of one order as numbers, and their code, if they have one.
+/// Residuals as numbers, and a code for them.
 struct Coded {
     order: Order,
+    /// Subtracted from each residual; without it, the number is the zig-zag form.
+    base: Option<i64>,
     numbers: Vec<u64>,
-    code: Option<Code>,
+    code: Code,
 }
 
 impl Coded {
-    fn of(order: Order, numbers: impl Iterator<Item = u64>) -> Self {
-        let numbers: Vec<u64> = numbers.collect();
-        let code = Code::of(&numbers);
-        Coded { order, numbers, code }
-    }
-
-    fn cost(&self) -> usize {
-        self.code.as_ref().map_or(usize::MAX, |code| code.cost)
+    fn of(residuals: &[i64], order: Order, base: Option<i64>) -> Option<Self> {
+        let numbers: Vec<u64> = match base {
+            Some(base) => residuals.iter().map(|residual| residual.wrapping_sub(base) as u64).collect(),
+            None => residuals.iter().map(|residual| zigzag(*residual)).collect(),
+        };
+        let code = Code::of(&numbers)?;
+        Some(Coded { order, base, numbers, code })
     }
 }
 
@@ -115,8 +121,11 @@ impl Code {
         Some(Code { cost: code_bits + extra_bits + 4 * used, lengths })
     }
 
-    fn put_lengths(&self, out: &mut Vec<u8>) {
-        put_u8(out, self.lengths.len() as u8);
+    fn put(&self, base: Option<i64>, out: &mut Vec<u8>) {
+        put_u8(out, self.lengths.len() as u8 | if base.is_some() { FLAG_BASE } else { 0 });
+        if let Some(base) = base {
+            put_ivarint(out, base);
+        }
         for pair in self.lengths.chunks(2) {
             put_u8(out, pair[0] | pair.get(1).copied().unwrap_or_default() << 4);
         }
@@ -252,9 +261,9 @@ impl BitWriter {
 /// `Corruption`; some values may have been handed over by then.
 pub(crate) fn decode(reader: &mut Reader<'_>, count: usize, mut emit: impl FnMut(&[i64])) -> Result<()> {
     let shape = Shape::read(reader)?;
-    let is_plain = shape.order == Order::Plain;
-    let base = if is_plain { reader.ivarint()? } else { 0 };
-    let table = Table::read(reader)?;
+    let first = reader.u8()?;
+    let base = if first & FLAG_BASE != 0 { Some(reader.ivarint()?) } else { None };
+    let table = Table::read(reader, usize::from(first & !FLAG_BASE))?;
     let mut streams = Streams::read(reader)?;
     emit(&[shape.first]);
     let mut restorer = shape.restorer();
@@ -268,8 +277,14 @@ pub(crate) fn decode(reader: &mut Reader<'_>, count: usize, mut emit: impl FnMut
         } else {
             streams.decode(&table, &mut numbers, count);
         }
-        for (residual, number) in block.iter_mut().zip(&numbers) {
-            *residual = if is_plain { (*number as i64).wrapping_add(base) } else { unzigzag(*number) };
+        match base {
+            Some(base) => block
+                .iter_mut()
+                .zip(&numbers)
+                .for_each(|(residual, number)| *residual = (*number as i64).wrapping_add(base)),
+            None => {
+                block.iter_mut().zip(&numbers).for_each(|(residual, number)| *residual = unzigzag(*number));
+            }
         }
         restorer.restore(&mut block[..count]);
         emit(&block[..count]);
@@ -295,8 +310,7 @@ struct Entry {
 }
 
 impl Table {
-    fn read(reader: &mut Reader<'_>) -> Result<Self> {
-        let token_count = usize::from(reader.u8()?);
+    fn read(reader: &mut Reader<'_>, token_count: usize) -> Result<Self> {
         if token_count == 0 || token_count > TOKEN_COUNT_MAX {
             return Err(Error::corrupt(format!("a prefix code of {token_count} tokens")));
         }
@@ -364,10 +378,9 @@ impl<'a> Streams<'a> {
         Ok(streams)
     }
 
-    /// At least 57 bits of a stream from where it is.
+    /// At least 57 bits from `bit` on.
     #[inline(always)]
-    fn word(&self, stream: usize) -> u64 {
-        let bit = self.bits[stream];
+    fn word(&self, bit: usize) -> u64 {
         let offset = bit / 8;
         let word = match self.bytes.get(offset..offset + 8) {
             Some(bytes) => u64::from_le_bytes(bytes.try_into().unwrap_or_default()),
@@ -383,26 +396,25 @@ impl<'a> Streams<'a> {
     }
 
     fn decode(&mut self, table: &Table, numbers: &mut [u64; BLOCK_VALUE_COUNT], count: usize) {
-        let (rounds, _) = numbers.as_chunks_mut::<STREAM_COUNT>();
-        for (round, numbers) in rounds.iter_mut().enumerate().take(count.div_ceil(STREAM_COUNT)) {
-            let wanted = (count - STREAM_COUNT * round).min(STREAM_COUNT);
-            if wanted == STREAM_COUNT {
-                for (stream, number) in numbers.iter_mut().enumerate() {
-                    *number = self.next(table, stream);
-                }
-            } else {
-                for (stream, number) in numbers.iter_mut().enumerate().take(wanted) {
-                    *number = self.next(table, stream);
-                }
+        // A copy of the positions stays in registers.
+        let mut bits = self.bits;
+        let (whole, rest) = numbers[..count].as_chunks_mut::<STREAM_COUNT>();
+        for numbers in whole {
+            for (number, bit) in numbers.iter_mut().zip(&mut bits) {
+                *number = self.next(table, bit);
             }
         }
+        for (number, bit) in rest.iter_mut().zip(&mut bits) {
+            *number = self.next(table, bit);
+        }
+        self.bits = bits;
     }
 
     #[inline(always)]
-    fn next(&mut self, table: &Table, stream: usize) -> u64 {
-        let word = self.word(stream);
+    fn next(&self, table: &Table, bit: &mut usize) -> u64 {
+        let word = self.word(*bit);
         let entry = table.entries[word as usize & table.mask & ((1 << LENGTH_MAX) - 1)];
-        self.bits[stream] += usize::from(entry.total);
+        *bit += usize::from(entry.total);
         // The extra bits lie between the code's length and the total.
         let extra = (word & !(u64::MAX << (entry.total & 63))) >> (entry.length & 63);
         BASES[usize::from(entry.token) % BASES.len()] + extra
@@ -414,12 +426,13 @@ impl<'a> Streams<'a> {
         if count < BLOCK_VALUE_COUNT {
             return self.decode(table, numbers, count);
         }
+        let mut bits = self.bits;
         let (groups, _) = numbers.as_chunks_mut::<{ STREAM_COUNT * CODES }>();
         for group in groups {
-            let mut words: [u64; STREAM_COUNT] = std::array::from_fn(|stream| self.word(stream));
+            let mut words = bits.map(|bit| self.word(bit));
             let (rounds, _) = group.as_chunks_mut::<STREAM_COUNT>();
             for numbers in rounds {
-                for ((number, word), bit) in numbers.iter_mut().zip(&mut words).zip(&mut self.bits) {
+                for ((number, word), bit) in numbers.iter_mut().zip(&mut words).zip(&mut bits) {
                     let entry = table.entries[*word as usize & table.mask & ((1 << LENGTH_MAX) - 1)];
                     *number = u64::from(entry.token);
                     *word >>= entry.length & 63;
@@ -427,6 +440,7 @@ impl<'a> Streams<'a> {
                 }
             }
         }
+        self.bits = bits;
     }
 
     /// Every stream must have been read to its last byte.
@@ -486,11 +500,11 @@ mod tests {
 
     #[test]
     fn layout_has_known_bytes() {
-        // Differences of 1 (nine times), -1 (three times) and 5: tokens 2, 1 and 10, codes 0, 10 and 11.
+        // Differences of 1 (nine times), -1 (three times) and 5 above -1: tokens 2, 0 and 6, codes 0, 10, 11.
         let bytes = encoded(&[0, 1, 0, 1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 11]).unwrap();
         assert_eq!(bytes[..2], [1, 0], "header");
-        assert_eq!(bytes[2..9], [11, 0x20, 0x01, 0, 0, 0, 0x02], "lengths");
-        assert_eq!(bytes[9..], [2, 0, 0, 0b110_1010, 0b0001, 0, 0], "streams");
+        assert_eq!(bytes[2..8], [0x87, 1, 0x02, 0x01, 0, 0x02], "base and lengths");
+        assert_eq!(bytes[8..], [2, 0, 0, 0b110_1010, 0b0001, 0, 0], "streams");
     }
 
     #[test]
