@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::model::NAME_KEY;
 
 /// Longest metric name, in bytes.
 pub const NAME_SIZE_MAX: usize = 1024;
@@ -34,8 +35,7 @@ impl SeriesKey {
     /// Builds the key of `name` and `tags`, given in any order. Tags with an empty value are left out.
     ///
     /// # Errors
-    /// `InvalidInput` for an empty name, an empty tag key, a tag key twice, a key that starts with
-    /// `__`, or a name, key, value or number of tags over its limit.
+    /// `InvalidInput` for an empty name, an empty tag key, a tag key twice, the key `__name__`, or a name, key, value or number of tags over its limit.
     pub fn new<K, V>(name: &str, tags: impl IntoIterator<Item = (K, V)>) -> Result<Self>
     where
         K: AsRef<str>,
@@ -149,9 +149,9 @@ pub(crate) fn encode_key<'a>(
         if key.is_empty() {
             return Err(Error::invalid_input(format!("metric {name:?} has a tag with an empty key")));
         }
-        if key.starts_with("__") {
+        if key == NAME_KEY {
             return Err(Error::invalid_input(format!(
-                "metric {name:?} has tag key {key:?}; keys that start with __ are reserved"
+                "metric {name:?} has tag key {key:?}; that is the name itself"
             )));
         }
         if key.len() > TAG_KEY_SIZE_MAX {
@@ -241,7 +241,7 @@ mod tests {
         refused("", &[], "empty");
         refused("a", &[("", "b")], "empty key");
         refused("a", &[("k", "1"), ("k", "2")], "twice");
-        refused("a", &[("__name__", "1")], "reserved");
+        refused("a", &[("__name__", "1")], "name itself");
         refused("a", &[("k", &long)], "more than 16384");
         refused(&long[..NAME_SIZE_MAX + 1], &[], "more than 1024");
     }
