@@ -18,9 +18,9 @@ pub(super) enum Access {
 /// The tokens that are asked for; `None` asks for none.
 #[derive(Clone, Default)]
 pub struct Tokens {
-    /// For [`Access::Write`].
+    /// For requests that write.
     pub write: Option<String>,
-    /// For [`Access::Read`]; the token for writing does as well.
+    /// For requests that read; the token for writing does as well.
     pub read: Option<String>,
 }
 
