@@ -63,6 +63,7 @@ pub(super) fn table() -> Vec<Route> {
         route("/api/sessions/{id}/heartbeat", Write, post(sessions::heartbeat)),
         route("/api/sessions/{id}/end", Write, post(sessions::end)),
         route("/api/sessions/{id}/crash", Write, post(sessions::crash)),
+        route("/api/sessions/{id}/resume", Write, post(sessions::resume)),
         // UbiOps.
         route("/{version}/projects/{project}/time-series/aggregate", Write, post(ubiops::write)),
         route("/{version}/projects/{project}/time-series/data", Write, post(ubiops::write)),

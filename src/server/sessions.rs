@@ -66,7 +66,7 @@ pub(super) async fn create(State(frame): State<Arc<Frame>>, request: Request) ->
     take(&frame, request, |parts, body| {
         let created = read_json(body).and_then(|body| {
             let info = SessionInfo::from_json(&body)?;
-            let session = frame.db.create_session_with(info, &SessionOptions::default())?;
+            let session = frame.db.create_session_with(info, &options_of(&frame))?;
             let id = session.id();
             keep(&frame, session);
             Ok(json!({
@@ -122,6 +122,11 @@ pub(super) async fn crash(frame: State<Arc<Frame>>, id: Path<String>, request: R
         session.crash(body.get("reason").and_then(Value::as_str).unwrap_or_default())
     })
     .await
+}
+
+/// `POST /api/sessions/{id}/resume`: takes it up again after its end.
+pub(super) async fn resume(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
+    log(frame, id, request, |session, _| session.resume()).await
 }
 
 /// `GET /api/sessions/{id}`: everything that was logged in it.
@@ -199,8 +204,13 @@ fn find(frame: &Frame, id: &str) -> Result<Arc<Session>> {
     if let Some(session) = frame.sessions.0.lock().find(id) {
         return Ok(session);
     }
-    let session = frame.db.attach_session(id, &SessionOptions::default())?;
+    let session = frame.db.attach_session(id, &options_of(frame))?;
     Ok(keep(frame, session))
+}
+
+/// A 2xx means that a value is in the log, so values are as durable as everything else.
+fn options_of(frame: &Frame) -> SessionOptions {
+    SessionOptions { metric_durability: frame.durability }
 }
 
 fn keep(frame: &Frame, session: Session) -> Arc<Session> {

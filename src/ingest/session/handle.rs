@@ -24,6 +24,7 @@ pub(super) trait SessionPlace: Send + Sync {
     fn heartbeat(&self) -> Result<()>;
     fn end(&self) -> Result<()>;
     fn crash(&self, reason: &str) -> Result<()>;
+    fn resume(&self) -> Result<()>;
     fn read(&self) -> Result<SessionView>;
 }
 
@@ -166,6 +167,14 @@ impl Session {
     /// What the database or the server says.
     pub fn crash(&self, reason: &str) -> Result<()> {
         self.place.crash(reason)
+    }
+
+    /// Takes it up again after its end. When it has not ended, this does nothing.
+    ///
+    /// # Errors
+    /// What the database or the server says.
+    pub fn resume(&self) -> Result<()> {
+        self.place.resume()
     }
 
     /// Reads it back whole.

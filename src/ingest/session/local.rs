@@ -92,15 +92,6 @@ impl LocalSession {
         }
     }
 
-    /// Makes a session that has ended go on.
-    pub(super) fn resume(&self) -> Result<()> {
-        if self.ended.load(Ordering::Relaxed) {
-            self.log_life(&Entry::Resumed)?;
-            self.ended.store(false, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     /// Writes an entry of the session's life, and with it, at the same time, a sample of its attributes: by that the
     /// last entry is found without a search.
     fn log_life(&self, entry: &Entry) -> Result<()> {
@@ -254,6 +245,14 @@ impl SessionPlace for LocalSession {
     fn crash(&self, reason: &str) -> Result<()> {
         self.log_life(&Entry::Crashed { reason: reason.to_owned() })?;
         self.ended.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn resume(&self) -> Result<()> {
+        if self.ended.load(Ordering::Relaxed) {
+            self.log_life(&Entry::Resumed)?;
+            self.ended.store(false, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -70,8 +70,9 @@ impl RemoteSessions {
     /// # Errors
     /// `NotFound`; `Io` when the server cannot be reached; otherwise what it answers.
     pub fn resume_session(&self, id: SessionId) -> Result<Session> {
-        self.post(&format!("/api/sessions/{id}/resume"), &Value::Null)?;
-        Ok(self.handle(id))
+        let session = self.handle(id);
+        session.resume()?;
+        Ok(session)
     }
 
     /// Reads a session back whole.
@@ -169,6 +170,10 @@ impl SessionPlace for RemoteSession {
 
     fn crash(&self, reason: &str) -> Result<()> {
         self.post("crash", &json!({"reason": reason}))
+    }
+
+    fn resume(&self) -> Result<()> {
+        self.post("resume", &Value::Null)
     }
 
     fn read(&self) -> Result<SessionView> {

@@ -86,9 +86,9 @@ impl Db {
     /// # Errors
     /// `NotFound`; otherwise as [`Db::write`].
     pub fn resume_session(&self, id: SessionId) -> Result<Session> {
-        let session = self.local_session(id, &SessionOptions::default())?;
+        let session = self.attach_session(id, &SessionOptions::default())?;
         session.resume()?;
-        Ok(Session::new(id, session))
+        Ok(session)
     }
 
     /// A handle on a session that exists, which stays ended if it is: for those who log for others.
