@@ -17,6 +17,7 @@ mod log;
 mod metadata;
 mod otlp;
 mod page;
+mod prometheus;
 mod pushgateway;
 mod remote_write;
 mod routes;

@@ -10,3 +10,4 @@ mod view;
 
 pub(super) use group::Groups;
 pub(super) use handlers::{delete, gateway_status, groups, hello, metrics, post, put, repeat, restore};
+pub(super) use path::percent_decode;

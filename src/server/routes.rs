@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::answer::{World, refuse, text_answer};
 use super::auth::{self, Access};
-use super::{Frame, import, otlp, pushgateway, remote_write, sessions, ubiops};
+use super::{Frame, import, otlp, prometheus, pushgateway, remote_write, sessions, ubiops};
 
 /// One line of the table.
 pub(super) struct Route {
@@ -37,6 +37,15 @@ pub(super) fn table() -> Vec<Route> {
         // Prometheus.
         route("/api/v1/write", Write, post(remote_write::write)),
         route("/api/v1/import/prometheus", Write, post(import::import_text)),
+        route("/api/v1/query", Read, get(prometheus::query).post(prometheus::query)),
+        route("/api/v1/query_range", Read, get(prometheus::query_range).post(prometheus::query_range)),
+        route("/api/v1/labels", Read, get(prometheus::labels).post(prometheus::labels)),
+        route("/api/v1/label/{name}/values", Read, get(prometheus::label_values)),
+        route("/api/v1/series", Read, get(prometheus::series).post(prometheus::series)),
+        route("/api/v1/metadata", Read, get(prometheus::metadata)),
+        route("/api/v1/format_query", Read, get(prometheus::format_query).post(prometheus::format_query)),
+        route("/api/v1/parse_query", Read, get(prometheus::parse_query).post(prometheus::parse_query)),
+        route("/api/v1/status/buildinfo", Read, get(prometheus::build_info)),
         // OTLP.
         route("/v1/metrics", Write, post(otlp::export)),
         route("/api/v1/otlp/v1/metrics", Write, post(otlp::export)),

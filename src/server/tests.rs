@@ -50,7 +50,7 @@ async fn start(change: impl FnOnce(&mut Options)) -> Running {
     let mut routes = routes::table();
     routes.push(routes::route("/echo", Access::Write, post(echo)));
     routes.push(routes::route("/api/v1/import/echo", Access::Write, post(echo)));
-    routes.push(routes::route("/api/v1/query", Access::Read, get(|| async { "read" })));
+    routes.push(routes::route("/api/v1/ours", Access::Read, get(|| async { "read" })));
     routes.push(routes::route("/slow", Access::Open, slow));
     let server = Server::bind_router(Arc::clone(&frame), routes::router(&frame, routes)).await.unwrap();
     let address = server.local_addr().unwrap();
@@ -157,8 +157,8 @@ async fn tokens_are_asked_for_in_the_form_of_each_world() {
     let tokens = Tokens { write: Some("w".into()), read: Some("r".into()) };
     let server = start(|options| options.tokens = tokens).await;
     check(&server.get("/-/ready", "").await, 200, "OK");
-    check(&server.get("/api/v1/query", "").await, 401, r#""status":"error""#);
-    check(&server.get("/api/v1/query", "Authorization: Bearer r\r\n").await, 200, "read");
+    check(&server.get("/api/v1/ours", "").await, 401, r#""status":"error""#);
+    check(&server.get("/api/v1/ours", "Authorization: Bearer r\r\n").await, 200, "read");
     check(
         &server.post("/api/v1/import/echo", "Authorization: Bearer r\r\n", b"").await,
         401,
@@ -175,7 +175,7 @@ async fn pages_of_other_sites_cannot_write() {
     let server = start(|_| {}).await;
     check(&server.post("/echo", "Origin: http://evil.com\r\n", b"x").await, 403, "may not write here");
     check(&server.post("/echo", "Origin: http://localhost\r\n", b"x").await, 200, "x");
-    check(&server.get("/api/v1/query", "Origin: http://evil.com\r\n").await, 200, "read");
+    check(&server.get("/api/v1/ours", "Origin: http://evil.com\r\n").await, 200, "read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -315,6 +315,31 @@ async fn ubiops_metrics_are_created_listed_changed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn queries_are_answered_as_prometheus_does() {
+    let server = start(|_| {}).await;
+    let page = b"# TYPE up gauge\nup{job=\"a\"} 1 1704067200000\nup{job=\"b\"} 2.5 1704067200000\n";
+    check(&server.post("/api/v1/import/prometheus", "", page).await, 204, "");
+    let vector = server.get("/api/v1/query?query=up%7Bjob%3D%22b%22%7D&time=1704067201.5", "").await;
+    let expected = r#"{"data":{"result":[{"metric":{"__name__":"up","job":"b"},"value":[1704067201.5,"2.5"]}],"resultType":"vector"}"#;
+    check(&vector, 200, expected);
+    check(
+        &server.post("/api/v1/query", "", b"query=sum(up{job=~\"a|b\"})&time=1704067200").await,
+        200,
+        r#""3.5""#,
+    );
+    let range = "/api/v1/query_range?query=up&start=1704067200&end=2024-01-01T00:01:00Z&step=1m";
+    check(&server.get(range, "").await, 200, r#""values":[[1704067200,"1"],[1704067260,"1"]]"#);
+    check(&server.get("/api/v1/query?query=up%7B", "").await, 400, r#""errorType":"bad_data""#);
+    check(&server.get("/api/v1/query", "").await, 400, "query");
+    check(&server.get("/api/v1/labels", "").await, 200, r#"["__name__","job"]"#);
+    check(&server.get("/api/v1/label/job/values", "").await, 200, r#"["a","b"]"#);
+    check(&server.get("/api/v1/label/__name__/values", "").await, 200, r#"["up"]"#);
+    check(&server.get("/api/v1/series?match[]=up", "").await, 200, r#"{"__name__":"up","job":"a"}"#);
+    check(&server.get("/api/v1/series", "").await, 400, "match[]");
+    check(&server.get("/api/v1/metadata", "").await, 200, r#""type":"gauge""#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_logged_and_read_back() {
     let server = start(|_| {}).await;
     let created = server.post("/api/sessions", "", br#"{"product":"MyApp","version":"1.0.0"}"#).await;
