@@ -429,15 +429,17 @@ struct Rejects {
     file: Option<BufWriter<File>>,
     count: u64,
     source: String,
+    is_named: bool,
 }
 
 impl Rejects {
     fn new(path: Option<PathBuf>, source: &Path) -> Self {
+        let is_named = path.is_some();
         let name = source.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy());
         let path = path.unwrap_or_else(|| {
             PathBuf::from(format!("{}.rejects", if name == "-" { "stdin" } else { &name }))
         });
-        Rejects { path, file: None, count: 0, source: source.display().to_string() }
+        Rejects { path, file: None, count: 0, source: source.display().to_string(), is_named }
     }
 
     fn add(&mut self, line: u64, reason: &str) -> Outcome {
@@ -445,7 +447,13 @@ impl Rejects {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = File::options().create(true).append(true).open(&self.path).map_err(failed)?;
+                let mut options = File::options();
+                // A file that was asked for by name may hold the rejects of another input.
+                match self.is_named {
+                    true => options.create(true).append(true),
+                    false => options.create(true).write(true).truncate(true),
+                };
+                let file = options.open(&self.path).map_err(failed)?;
                 self.file.insert(BufWriter::new(file))
             }
         };
