@@ -20,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{NAME_KEY, Selector, TimeRange, Timestamp, ValueType};
 use crate::promql::{self, EngineSource, Labels, Output, Point, RangeTimes, Value, value_text};
 
+/// Most points of a series in the answer of a range query, as Prometheus has it.
+const POINT_COUNT_MAX: i64 = 11_000;
+
 type Pairs = [(String, String)];
 
 /// `GET` and `POST /api/v1/query`.
@@ -53,6 +56,10 @@ pub(super) async fn query_range(State(frame): State<Arc<Frame>>, request: Reques
         }
         if times.end < times.start {
             return Err(Error::invalid_input("end timestamp must not be before start time").into());
+        }
+        if times.end.nanos().saturating_sub(times.start.nanos()) / times.step > POINT_COUNT_MAX {
+            let message = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";
+            return Err(Error::invalid_input(message).into());
         }
         let source = EngineSource::new(|selector| frame.db.query(selector));
         let output = promql::range(&source, &expr, text, times, &promql::Options::default());
@@ -102,6 +109,10 @@ pub(super) async fn series(State(frame): State<Arc<Frame>>, request: Request) ->
         }
         let mut keys = BTreeSet::new();
         for (selector, range) in selected(pairs)? {
+            if selector.matchers.iter().all(|matcher| matcher.condition.matches_absent()) {
+                let message = "match[] must contain at least one non-empty matcher";
+                return Err(Error::invalid_input(message).into());
+            }
             let found = frame.db.query(selector).range(range).series()?;
             keys.extend(found.into_iter().filter(|(_, kind)| *kind != ValueType::Bytes).map(|(key, _)| key));
         }
@@ -138,6 +149,21 @@ pub(super) async fn format_query(State(frame): State<Arc<Frame>>, request: Reque
 /// `GET` and `POST /api/v1/parse_query`.
 pub(super) async fn parse_query(State(frame): State<Arc<Frame>>, request: Request) -> Response<Body> {
     ask(&frame, request, |pairs| Ok(data(&promql::tree_json(&promql::parse(needed(pairs, "query")?)?)))).await
+}
+
+/// `GET` and `POST /api/v1/query_exemplars`: none are stored.
+pub(super) async fn no_exemplars() -> Response<Body> {
+    json_answer(StatusCode::OK, &data(&json!([])))
+}
+
+/// `GET /api/v1/rules`: there are none.
+pub(super) async fn no_rules() -> Response<Body> {
+    json_answer(StatusCode::OK, &data(&json!({ "groups": [] })))
+}
+
+/// `GET /api/v1/alerts`: there are none.
+pub(super) async fn no_alerts() -> Response<Body> {
+    json_answer(StatusCode::OK, &data(&json!({ "alerts": [] })))
 }
 
 /// `GET /api/v1/status/buildinfo`, by which Grafana tells what it talks to.

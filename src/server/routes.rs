@@ -45,6 +45,9 @@ pub(super) fn table() -> Vec<Route> {
         route("/api/v1/metadata", Read, get(prometheus::metadata)),
         route("/api/v1/format_query", Read, get(prometheus::format_query).post(prometheus::format_query)),
         route("/api/v1/parse_query", Read, get(prometheus::parse_query).post(prometheus::parse_query)),
+        route("/api/v1/query_exemplars", Read, get(prometheus::no_exemplars).post(prometheus::no_exemplars)),
+        route("/api/v1/rules", Read, get(prometheus::no_rules)),
+        route("/api/v1/alerts", Read, get(prometheus::no_alerts)),
         route("/api/v1/status/buildinfo", Read, get(prometheus::build_info)),
         // OTLP.
         route("/v1/metrics", Write, post(otlp::export)),

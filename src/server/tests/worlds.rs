@@ -337,6 +337,10 @@ async fn queries_are_answered_as_prometheus_does() {
     check(&server.get("/api/v1/series?match[]=up", "").await, 200, r#"{"__name__":"up","job":"a"}"#);
     check(&server.get("/api/v1/series", "").await, 400, "match[]");
     check(&server.get("/api/v1/metadata", "").await, 200, r#""type":"gauge""#);
+    check(&server.get("/api/v1/series?match[]=%7B%7D", "").await, 400, "non-empty matcher");
+    let range = "/api/v1/query_range?query=up&start=1704067200&end=1704078201&step=1";
+    check(&server.get(range, "").await, 400, "11,000 points");
+    check(&server.get("/api/v1/rules", "").await, 200, r#"{"groups":[]}"#);
 }
 
 #[tokio::test(flavor = "multi_thread")]
