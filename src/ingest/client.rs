@@ -551,7 +551,7 @@ mod tests {
     fn wrong_names_are_refused_at_once() {
         let client = MetricClient::new(MemorySink::new());
         assert_eq!(client.log_metric("", NONE, 1).unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert!(client.log_metric("m", [("__x", "1")], 1).is_err());
+        assert!(client.log_metric("m", [("__name__", "1")], 1).is_err());
         assert!(client.log_metric("größe in °C", [("leer", ""), ("a b", "ü")], f64::NAN).is_ok());
     }
 }
