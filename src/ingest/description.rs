@@ -115,7 +115,7 @@ mod tests {
         assert!(Description::new(&"n".repeat(1017), "").for_kind(MetricKind::Gauge).is_ok());
         check_labels(MetricKind::Counter, &[], "no label names");
         check_labels(MetricKind::Counter, &["a", "a"], "twice");
-        check_labels(MetricKind::Counter, &["__name__"], "reserved");
+        check_labels(MetricKind::Counter, &["__name__"], "name itself");
         check_labels(MetricKind::Counter, &[""], "empty key");
         check_labels(MetricKind::Histogram, &["le"], "of its own");
         check_labels(MetricKind::Summary, &["quantile"], "of its own");

@@ -444,7 +444,7 @@ mod tests {
         refused(logger.add_gauge("c", ""), "c is registered");
         refused(MetricsLogger::new("", NO_GROUP), "needs a job");
         refused(MetricsLogger::new("j", [("job", "k")]), "twice");
-        refused(MetricsLogger::new("j", [("__name__", "")]), "reserved");
+        refused(MetricsLogger::new("j", [("__name__", "")]), "name itself");
         refused(MetricsLogger::new("j", NO_GROUP).unwrap().push_metrics(), "not told where");
     }
 

@@ -272,7 +272,7 @@ fn what_is_wrong_is_named_and_changes_nothing() {
     refused(session.log_metric("", 1, NO_TAGS), "name:");
     refused(session.log_metric("session_events", 1, NO_TAGS), "name:");
     refused(session.log_metric("m", f64::NAN, NO_TAGS), "value:");
-    refused(session.log_metric("m", 1, ["__name__:1"]), "reserved");
+    refused(session.log_metric("m", 1, ["__name__:1"]), "name itself");
     refused(session.log_event("", json!(1)), "name:");
     refused(session.update_state(json!([1])), "state:");
     refused(session.log_event("big", json!("x".repeat(SESSION_PAYLOAD_SIZE_MAX))), "more than 1048576");
