@@ -9,7 +9,6 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::model::{Metadata, MetricKind, NAME_KEY, Timestamp};
-use crate::protocol::label::normalize_tag;
 use crate::protocol::protobuf::{Fields, Wire, malformed, take_short, take_varint};
 
 /// Which message a body holds.
@@ -356,11 +355,6 @@ impl<'a> Labels<'a> {
                     "metric {:?} has label {:?} twice",
                     self.name, twice[0].0
                 )));
-            }
-        }
-        for (key, value) in &mut self.tags {
-            if let Cow::Borrowed(text) = *value {
-                *value = normalize_tag(self.name, key, text);
             }
         }
         Ok(())

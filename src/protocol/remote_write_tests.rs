@@ -168,7 +168,7 @@ fn sample_v2() -> Vec<u8> {
 fn version_1_is_read_whole() {
     let expected = [
         "up{host=é} 1.5@1000 0.25@2000",
-        "h_bucket{job=a,le=1.0} inf@-5",
+        "h_bucket{job=a,le=1} inf@-5",
         "x{Zone=b} 0.0@0",
         "up is counter [s] Is it.",
     ];
@@ -178,7 +178,7 @@ fn version_1_is_read_whole() {
 #[test]
 fn version_2_resolves_symbols_and_refuses_bad_references_alone() {
     let expected = [
-        "h_bucket{le=1.0} 2.0@7",
+        "h_bucket{le=1} 2.0@7",
         "h is histogram [seconds] How long.",
         "refused: reference to symbol 99, the request has 7",
         "refused: a series has an odd number of label references",
