@@ -191,6 +191,9 @@ struct Shape<'g> {
     families: Vec<FamilyShape<'g>>,
 }
 
+/// Labels of one sample: keys and values.
+type Labels<'g> = Vec<(Cow<'g, str>, Cow<'g, str>)>;
+
 #[derive(Deserialize, PartialEq, Serialize)]
 struct FamilyShape<'g> {
     name: Cow<'g, str>,
@@ -198,7 +201,7 @@ struct FamilyShape<'g> {
     unit: Cow<'g, str>,
     help: Cow<'g, str>,
     /// Names and tags of the samples.
-    samples: Vec<(Cow<'g, str>, Vec<(Cow<'g, str>, Cow<'g, str>)>)>,
+    samples: Vec<(Cow<'g, str>, Labels<'g>)>,
 }
 
 impl<'g> Shape<'g> {

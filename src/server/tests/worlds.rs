@@ -45,7 +45,10 @@ fn sample(value: f64, millis: i64) -> Vec<u8> {
 }
 
 /// A remote write 1.0 request with one series for each item.
-fn write_request(series: &[(&[(&str, &str)], &[(f64, i64)])]) -> Vec<u8> {
+/// Labels and samples of one series.
+type TestSeries<'a> = (&'a [(&'a str, &'a str)], &'a [(f64, i64)]);
+
+fn write_request(series: &[TestSeries<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (pairs, samples) in series {
         let mut message = labels(pairs);
