@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::head::{Head, Scratch};
 use crate::model::Timestamp;
 use crate::wal::{
-    BatchColumns, Definition, DeleteRecord, FrameHeader, FrameKind, LSN_COUNTER_BITS, Log, MetadataRecord,
-    SegmentInfo, WAL_RECORD_SIZE_MAX, encode_batch, encode_delete, encode_metadata,
+    BatchColumns, Definition, DeleteRecord, FRAME_SIZE_MAX, FrameHeader, FrameKind, LSN_COUNTER_BITS, Log,
+    MetadataRecord, SegmentInfo, WAL_RECORD_SIZE_MAX, encode_batch, encode_delete, encode_metadata,
 };
 
 /// The open frame of buffered samples is closed at this many.
@@ -205,6 +205,14 @@ impl CommitQueue {
             self.dropped_below_floor.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
+        if let crate::model::ValueRef::Bytes(bytes) = value
+            && bytes.len() > WAL_RECORD_SIZE_MAX
+        {
+            return Err(Error::invalid_input(format!(
+                "a value of {} bytes is longer than a record of the log ({WAL_RECORD_SIZE_MAX})",
+                bytes.len()
+            )));
+        }
         let mut committer = self.committer.lock();
         let committer = &mut *committer;
         committer.check_open()?;
@@ -316,13 +324,20 @@ impl CommitQueue {
             if let Entry::Batch(data) = &pending.entry {
                 committer.define(&data.columns, &mut defined_now);
             }
-            let definitions = &committer.definitions;
+            let (definitions, start) = (&committer.definitions, buffer.len());
             committer.log.put_frame(&mut buffer, header, |out| match &pending.entry {
                 Entry::Batch(data) => encode_batch(definitions, &data.columns, out),
                 Entry::Delete(record) => encode_delete(record, out),
                 Entry::Metadata(record) => encode_metadata(record, out),
             });
             previous_lsn = lsn;
+            if buffer.len() - start > FRAME_SIZE_MAX {
+                defined_now.iter().for_each(|id| committer.set_defined(*id, false));
+                committer.buffer = buffer;
+                return Err(Error::invalid_input(format!(
+                    "a batch and the names of its new series take more than {FRAME_SIZE_MAX} bytes in the log; split it"
+                )));
+            }
         }
         let written = committer.log.write(&buffer, previous_lsn);
         self.log_size.store(committer.log.size(), Ordering::Relaxed);

@@ -12,6 +12,8 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = *b"ICFR";
 pub(crate) const FRAME_HEADER_SIZE: usize = 40;
 /// Largest payload of one frame, in bytes: what one batch may take in the log.
 pub const WAL_RECORD_SIZE_MAX: usize = 16 << 20;
+/// Largest payload that a frame can have, in bytes: a batch and the definitions of all series it is the first to use.
+pub(crate) const FRAME_SIZE_MAX: usize = 256 << 20;
 /// A segment is closed when it has grown to this many bytes.
 pub(crate) const SEGMENT_SIZE_MAX: u64 = 16 << 20;
 /// A segment starts with this much space allocated and doubles it as it grows.

@@ -7,8 +7,8 @@
 use crate::codec::varint::{Reader, put_u8, put_u16, put_u32, put_u64};
 use crate::error::{Error, Result};
 use crate::wal::format::{
-    FRAME_HEADER_SIZE, FRAME_MAGIC, FrameKind, SEGMENT_HEADER_SIZE, SEGMENT_MAGIC, SEGMENT_VERSION,
-    WAL_RECORD_SIZE_MAX,
+    FRAME_HEADER_SIZE, FRAME_MAGIC, FRAME_SIZE_MAX, FrameKind, SEGMENT_HEADER_SIZE, SEGMENT_MAGIC,
+    SEGMENT_VERSION,
 };
 
 /// What a segment says of itself.
@@ -137,7 +137,7 @@ pub(crate) fn get_frame<'a>(bytes: &'a [u8], seed: &crc32fast::Hasher) -> Option
     let length = reader.array::<4>().ok()?;
     let crc = reader.u32().ok()?;
     let size = u32::from_le_bytes(length) as usize;
-    if size > WAL_RECORD_SIZE_MAX {
+    if size > FRAME_SIZE_MAX {
         return None;
     }
     let checked = bytes.get(12..FRAME_HEADER_SIZE + size)?;

@@ -13,7 +13,7 @@ mod writer;
 
 pub(crate) use batch::{BatchColumns, Definition, decode_batch, encode_batch};
 pub use format::WAL_RECORD_SIZE_MAX;
-pub(crate) use format::{FrameKind, LSN_COUNTER_BITS, SEGMENT_SIZE_MAX};
+pub(crate) use format::{FRAME_SIZE_MAX, FrameKind, LSN_COUNTER_BITS, SEGMENT_SIZE_MAX};
 pub(crate) use frame::FrameHeader;
 pub(crate) use reader::{Chain, Frame, LogEnd, SegmentCopy};
 pub(crate) use record::{

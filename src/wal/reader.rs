@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, WriteFile, name};
 use crate::wal::format::{
-    FRAME_HEADER_SIZE, FRAME_MAGIC, SEGMENT_HEADER_SIZE, SEGMENT_SIZE_MAX, WAL_RECORD_SIZE_MAX,
+    FRAME_HEADER_SIZE, FRAME_MAGIC, FRAME_SIZE_MAX, SEGMENT_HEADER_SIZE, SEGMENT_SIZE_MAX,
 };
 use crate::wal::frame::{FrameHeader, SegmentHeader, get_frame, put_frame};
 use crate::wal::writer::SegmentInfo;
@@ -328,7 +328,7 @@ fn read_header(
 /// The bytes of a segment, up to the most that one can hold.
 fn read_bounded(fs: &dyn Fs, path: &Path) -> Result<Vec<u8>> {
     let file = fs.open(path)?;
-    let size = file.size()?.min(SEGMENT_SIZE_MAX + (FRAME_HEADER_SIZE + WAL_RECORD_SIZE_MAX) as u64);
+    let size = file.size()?.min(SEGMENT_SIZE_MAX + (FRAME_HEADER_SIZE + FRAME_SIZE_MAX) as u64);
     let mut bytes = vec![0; size as usize];
     let count = file.read_at(&mut bytes, 0)?;
     bytes.truncate(count);

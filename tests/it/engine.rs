@@ -407,3 +407,24 @@ fn retention_drops_what_is_old_and_refuses_to_take_it_again() {
     db.close().unwrap();
     assert_eq!(kept(&Db::open_with(ROOT, options).unwrap()), 49);
 }
+
+#[test]
+fn many_new_series_with_long_names_survive_a_restart() {
+    let disk = icecore::fs::MemoryFs::new(14);
+    let clock = std::sync::Arc::new(icecore::ManualClock::new(at(0)));
+    let env = |disk: &icecore::fs::MemoryFs| Env::new(std::sync::Arc::new(disk.clone()), clock.clone(), 1);
+    let db = open(&env(&disk));
+    let long = "x".repeat(15_000);
+    let mut batch = Batch::new();
+    for n in 0..1500 {
+        batch.push_named("m", &[("long", &long), ("n", &n.to_string())], at(1), ValueRef::I64(n)).unwrap();
+    }
+    // The definitions alone take more than a record's 16 MiB.
+    db.write(&mut batch).unwrap();
+    let log = db.series::<Vec<u8>>("log", &[]).unwrap();
+    assert_eq!(log.append(at(1), vec![0; 17 << 20]).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let after = disk.crash(icecore::fs::Crash::ProcessRestart);
+    drop(log);
+    drop(db);
+    assert_eq!(raw(&open(&env(&after)), Selector::name("m")).series.len(), 1500);
+}
