@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
 use crate::ingest::atomic::AtomicF64;
-use crate::ingest::family::{Collect, Family, Instrument, Labels};
+use crate::ingest::family::{Family, Instrument, Labels};
 use crate::ingest::stripe::Striped;
-use crate::ingest::{Description, FamilySample, MetricFamily};
+use crate::ingest::{Description, FamilySample};
 use crate::model::MetricKind;
 
 /// Counts what happens: requests, errors, bytes. Starts at 0 with the process and never goes down.
@@ -261,22 +261,12 @@ fn has_cause<Only: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool
 impl Instrument for Counter {
     const KIND: MetricKind = MetricKind::Counter;
 
+    fn own_description(&self) -> &Description {
+        &self.0.description
+    }
+
     fn samples(&self, labels: &Labels<'_>, out: &mut Vec<FamilySample>) {
         out.push(labels.sample("_total", self.value()));
-    }
-}
-
-impl Collect for Counter {
-    fn name(&self) -> &str {
-        &self.0.description.name
-    }
-
-    fn kind(&self) -> MetricKind {
-        Self::KIND
-    }
-
-    fn collect(&self) -> MetricFamily {
-        self.family_of_one(self.description())
     }
 }
 

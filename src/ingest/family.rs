@@ -35,14 +35,28 @@ pub trait Instrument: Sealed + Clone + Send + Sync + 'static {
     #[doc(hidden)]
     const KIND: MetricKind;
 
+    /// Name, help and unit.
+    #[doc(hidden)]
+    fn own_description(&self) -> &Description;
+
     /// Appends its samples, which carry `labels`.
     #[doc(hidden)]
     fn samples(&self, labels: &Labels<'_>, out: &mut Vec<FamilySample>);
+}
+
+impl<T: Instrument> Collect for T {
+    fn name(&self) -> &str {
+        &self.own_description().name
+    }
+
+    fn kind(&self) -> MetricKind {
+        T::KIND
+    }
 
     /// The family that holds nothing but this instrument.
-    #[doc(hidden)]
-    fn family_of_one(&self, description: &Description) -> MetricFamily {
-        let mut family = empty_family(description, Self::KIND);
+    fn collect(&self) -> MetricFamily {
+        let description = self.own_description();
+        let mut family = empty_family(description, T::KIND);
         let labels = Labels { name: &description.name, keys: &[], values: &[] };
         self.samples(&labels, &mut family.samples);
         family

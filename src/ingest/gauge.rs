@@ -8,9 +8,9 @@ use parking_lot::RwLock;
 
 use crate::error::Result;
 use crate::ingest::atomic::AtomicF64;
-use crate::ingest::family::{Collect, Family, Instrument, Labels};
+use crate::ingest::family::{Family, Instrument, Labels};
 use crate::ingest::now::now;
-use crate::ingest::{Description, FamilySample, MetricFamily};
+use crate::ingest::{Description, FamilySample};
 use crate::model::MetricKind;
 
 /// Holds a present state: memory in use, a temperature, a queue's length.
@@ -186,22 +186,12 @@ impl fmt::Debug for Inner {
 impl Instrument for Gauge {
     const KIND: MetricKind = MetricKind::Gauge;
 
+    fn own_description(&self) -> &Description {
+        &self.0.description
+    }
+
     fn samples(&self, labels: &Labels<'_>, out: &mut Vec<FamilySample>) {
         out.push(labels.sample("", self.value()));
-    }
-}
-
-impl Collect for Gauge {
-    fn name(&self) -> &str {
-        &self.0.description.name
-    }
-
-    fn kind(&self) -> MetricKind {
-        Self::KIND
-    }
-
-    fn collect(&self) -> MetricFamily {
-        self.family_of_one(self.description())
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::ingest::family::{Collect, Family, Instrument, Labels};
+use crate::ingest::family::{Family, Instrument, Labels};
 use crate::ingest::stripe::Striped;
 use crate::ingest::timer::{Observe, Timer};
-use crate::ingest::{Description, FamilySample, MetricFamily};
+use crate::ingest::{Description, FamilySample};
 use crate::model::MetricKind;
 use crate::protocol::label::BUCKET_KEY;
 use crate::protocol::number::push_float_dotted;
@@ -244,6 +244,10 @@ impl Observe for Histogram {
 impl Instrument for Histogram {
     const KIND: MetricKind = MetricKind::Histogram;
 
+    fn own_description(&self) -> &Description {
+        &self.0.description
+    }
+
     #[allow(clippy::cast_precision_loss)] // Exact below 2^53 observations.
     fn samples(&self, labels: &Labels<'_>, out: &mut Vec<FamilySample>) {
         let read = self.value();
@@ -257,23 +261,10 @@ impl Instrument for Histogram {
     }
 }
 
-impl Collect for Histogram {
-    fn name(&self) -> &str {
-        &self.0.description.name
-    }
-
-    fn kind(&self) -> MetricKind {
-        Self::KIND
-    }
-
-    fn collect(&self) -> MetricFamily {
-        self.family_of_one(self.description())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::Collect;
 
     #[test]
     fn a_bound_belongs_to_its_bucket() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::ingest::family::{Collect, Family, Instrument, Labels};
+use crate::ingest::family::{Family, Instrument, Labels};
 use crate::ingest::stripe::Striped;
 use crate::ingest::timer::{Observe, Timer};
-use crate::ingest::{Description, FamilySample, MetricFamily};
+use crate::ingest::{Description, FamilySample};
 use crate::model::MetricKind;
 
 /// Counts and adds up observations: sizes, durations. For quantiles use a [`Histogram`](super::Histogram).
@@ -122,25 +122,15 @@ impl Observe for Summary {
 impl Instrument for Summary {
     const KIND: MetricKind = MetricKind::Summary;
 
+    fn own_description(&self) -> &Description {
+        &self.0.description
+    }
+
     #[allow(clippy::cast_precision_loss)] // Exact below 2^53 observations.
     fn samples(&self, labels: &Labels<'_>, out: &mut Vec<FamilySample>) {
         let read = self.value();
         out.push(labels.sample("_count", read.count as f64));
         out.push(labels.sample("_sum", read.sum));
-    }
-}
-
-impl Collect for Summary {
-    fn name(&self) -> &str {
-        &self.0.description.name
-    }
-
-    fn kind(&self) -> MetricKind {
-        Self::KIND
-    }
-
-    fn collect(&self) -> MetricFamily {
-        self.family_of_one(self.description())
     }
 }
 
