@@ -317,6 +317,13 @@ mod tests {
     }
 
     #[test]
+    fn keys_with_underscores_come_back() {
+        let key = SeriesKey::new("a", [("__address__", "x"), ("__name", "y"), ("_", "z")]).unwrap();
+        let (index, groups) = index(std::slice::from_ref(&key));
+        assert_eq!(index.keys(&groups[0], 1).unwrap(), [key]);
+    }
+
+    #[test]
     fn tags_are_listed_with_their_numbers() {
         let key = |name: &str, host: &str| SeriesKey::new(name, [("host", host)]).unwrap();
         let (index, _) = index(&[key("a", ""), key("a", "x"), key("b", "x"), key("b", "y")]);

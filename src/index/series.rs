@@ -97,7 +97,7 @@ impl Texts {
         for tag in tags {
             let text = self.text(*tag);
             let key = text.split(|b| *b == VALUE_MARK).next().unwrap_or_default();
-            if key <= last || key.starts_with(b"__") {
+            if key <= last || key == NAME_KEY.as_bytes() {
                 return Err(not_a_key());
             }
             last = key;
