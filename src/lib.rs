@@ -74,6 +74,9 @@ mod env;
 mod error;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 pub mod fs;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;

@@ -31,7 +31,7 @@ const ENVIRONMENT: [&str; 8] = [
 ];
 
 /// The layers, lowest first. A module uses modules of a smaller number, and its own children.
-const LAYERS: [(&str, u32); 19] = [
+const LAYERS: [(&str, u32); 20] = [
     ("model", 0),
     ("fs", 1),
     ("codec", 1),
@@ -52,6 +52,8 @@ const LAYERS: [(&str, u32); 19] = [
     ("bin", 10),
     // A door for benches into every layer.
     ("bench", 10),
+    // A door for fuzz targets.
+    ("fuzz", 10),
 ];
 
 /// Modules that every layer may use.

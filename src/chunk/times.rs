@@ -125,9 +125,11 @@ fn push_affine(start: i64, step: i64, count: usize, out: &mut Vec<i64>) -> Resul
 /// `Corruption` when the times do not rise, or leave the range of times.
 pub(crate) fn affine_end(start: i64, step: i64, count: u32) -> Result<i64> {
     let rises = step > 0 || count == 1;
-    let length = step.checked_mul(i64::from(count) - 1).filter(|_| rises);
-    length
-        .and_then(|length| start.checked_add(length))
+    // The length of a line may exceed 63 bits where both of its ends are times.
+    let end = i128::from(start) + i128::from(step) * i128::from(count.saturating_sub(1));
+    i64::try_from(end)
+        .ok()
+        .filter(|_| rises)
         .ok_or_else(|| Error::corrupt(format!("{count} times from {start} by {step} do not rise")))
 }
 

@@ -1,9 +1,10 @@
 //! Which series a query is about: the answers of all sources, joined by key and type.
 
-use crate::error::Result;
-use crate::model::{Selector, SeriesKey, ValueType};
+use crate::error::{ErrorKind, Result};
+use crate::model::{Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 use crate::query::budget::QueryReport;
 use crate::query::scan::Context;
+use crate::query::source::Damaged;
 
 /// The chosen series, in order of key bytes and type.
 #[derive(Debug, Default)]
@@ -54,7 +55,8 @@ pub(crate) fn select(
         let bounds = source.time_bounds();
         let met =
             bounds.is_some_and(|(min, max)| context.range.meets(min, max)) && source.may_match(selector);
-        let ordinals = if met { source.select(selector)? } else { Vec::new() };
+        let ordinals = if met { source.select(selector) } else { Ok(Vec::new()) };
+        let ordinals = unless_damaged(context, index, ordinals, report)?.unwrap_or_default();
         if ordinals.is_empty() {
             report.sources_skipped += 1;
         } else {
@@ -63,9 +65,15 @@ pub(crate) fn select(
         }
         context.budget.check()?;
     }
-    let selection = match found.as_slice() {
-        [(source, ordinals)] => from_one(context, *source, ordinals, keys)?,
-        _ => join(context, &found)?,
+    let is_joined = found.len() > 1;
+    let mut listed = Vec::with_capacity(found.len());
+    for (source, ordinals) in found {
+        let keys = keys || is_joined || context.has_deletes(source);
+        listed.push(list(context, source, ordinals, keys, report)?);
+    }
+    let selection = match <[Listed; 1]>::try_from(listed) {
+        Ok([one]) => from_one(one),
+        Err(listed) => join(listed),
     };
     report.series = selection.series.len() as u64;
     context.budget.take_series(report.series)?;
@@ -73,30 +81,75 @@ pub(crate) fn select(
     Ok(selection)
 }
 
-fn from_one(context: &Context, source: usize, ordinals: &[u32], keys: bool) -> Result<Selection> {
-    let keys = keys || context.has_deletes(source);
+/// The series that one source has, in order of key and type.
+struct Listed {
+    source: usize,
+    ordinals: Vec<u32>,
+    /// Empty when nobody needs them.
+    keys: Vec<SeriesKey>,
+    value_types: Vec<ValueType>,
+}
+
+/// Reads keys and types of series; where a partial answer is allowed, without those in a damaged part of the source.
+fn list(
+    context: &Context,
+    source: usize,
+    mut ordinals: Vec<u32>,
+    with_keys: bool,
+    report: &mut QueryReport,
+) -> Result<Listed> {
     let reader = context.source(source);
+    let read = |ordinals: &[u32]| {
+        let keys = if with_keys { reader.keys(ordinals)? } else { Vec::new() };
+        Ok((keys, reader.value_types(ordinals)?))
+    };
+    let (keys, value_types) = match unless_damaged(context, source, read(&ordinals), report)? {
+        Some(found) => found,
+        None => {
+            ordinals.retain(|ordinal| read(&[*ordinal]).is_ok());
+            read(&ordinals)?
+        }
+    };
+    Ok(Listed { source, ordinals, keys, value_types })
+}
+
+/// What was read of a source; `None`, and a line in the report, when it is damaged and the query may go on without it.
+fn unless_damaged<T>(
+    context: &Context,
+    source: usize,
+    read: Result<T>,
+    report: &mut QueryReport,
+) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Corruption && context.partial_allowed => {
+            let (min, max) = context.source(source).time_bounds().unwrap_or((Timestamp::MIN, Timestamp::MAX));
+            let range = TimeRange { start: min, end: max.saturating_add(1) };
+            report.damaged.push(Damaged { range, what: error.to_string() });
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
+}
+
+fn from_one(listed: Listed) -> Selection {
+    let Listed { source, ordinals, keys, value_types } = listed;
     let mut selection = Selection::default();
     selection.series.reserve_exact(ordinals.len());
     selection.parts.reserve_exact(ordinals.len());
-    let keys = if keys { reader.keys(ordinals)? } else { Vec::new() };
     let mut keys = keys.into_iter();
-    let value_types = reader.value_types(ordinals)?;
-    for (position, (ordinal, value_type)) in ordinals.iter().zip(value_types).enumerate() {
+    for (position, (ordinal, value_type)) in ordinals.into_iter().zip(value_types).enumerate() {
         let key = keys.next();
         selection.series.push(Chosen { key, value_type, start: position, end: position + 1 });
-        selection.parts.push(Part { source, ordinal: *ordinal });
+        selection.parts.push(Part { source, ordinal });
     }
-    Ok(selection)
+    selection
 }
 
-fn join(context: &Context, found: &[(usize, Vec<u32>)]) -> Result<Selection> {
-    let mut all = Vec::with_capacity(found.iter().map(|(_, ordinals)| ordinals.len()).sum());
-    for (source, ordinals) in found {
-        let reader = context.source(*source);
-        let (keys, value_types) = (reader.keys(ordinals)?, reader.value_types(ordinals)?);
-        for ((ordinal, key), value_type) in ordinals.iter().zip(keys).zip(value_types) {
-            all.push((key, value_type, Part { source: *source, ordinal: *ordinal }));
+fn join(listed: Vec<Listed>) -> Selection {
+    let mut all = Vec::with_capacity(listed.iter().map(|listed| listed.ordinals.len()).sum());
+    for Listed { source, ordinals, keys, value_types } in listed {
+        for ((ordinal, key), value_type) in ordinals.into_iter().zip(keys).zip(value_types) {
+            all.push((key, value_type, Part { source, ordinal }));
         }
     }
     // Each source's series are sorted, so this merges runs; equal ones stay oldest source first.
@@ -115,5 +168,5 @@ fn join(context: &Context, found: &[(usize, Vec<u32>)]) -> Result<Selection> {
             }
         }
     }
-    Ok(selection)
+    selection
 }

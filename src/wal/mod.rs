@@ -15,6 +15,8 @@ pub(crate) use batch::{BatchColumns, Definition, decode_batch, encode_batch};
 pub use format::WAL_RECORD_SIZE_MAX;
 pub(crate) use format::{FRAME_SIZE_MAX, FrameKind, LSN_COUNTER_BITS, SEGMENT_SIZE_MAX};
 pub(crate) use frame::FrameHeader;
+#[cfg(any(test, fuzzing))]
+pub(crate) use frame::{SegmentHeader, put_frame};
 pub(crate) use reader::{Chain, Frame, LogEnd, SegmentCopy};
 pub(crate) use record::{
     DeleteRecord, MetadataRecord, decode_delete, decode_metadata, encode_delete, encode_metadata,

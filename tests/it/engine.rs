@@ -428,3 +428,22 @@ fn many_new_series_with_long_names_survive_a_restart() {
     drop(db);
     assert_eq!(raw(&open(&env(&after)), Selector::name("m")).series.len(), 1500);
 }
+
+#[test]
+fn a_regular_series_may_span_all_of_time() {
+    let env = Env::simulated(15);
+    let db = open(&env);
+    let times = [-9_000_000_000_000_000_000, 0, 9_000_000_000_000_000_000];
+    let mut batch = Batch::new();
+    for time in times {
+        batch.push_named("m", &[], at(time), ValueRef::I64(1)).unwrap();
+    }
+    db.write(&mut batch).unwrap();
+    let check = |db: &Db| assert_eq!(single(raw(db, Selector::name("m"))).0, times);
+    check(&db);
+    db.flush().unwrap();
+    check(&db);
+    db.compact().unwrap();
+    db.close().unwrap();
+    check(&open(&env));
+}

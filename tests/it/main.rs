@@ -7,5 +7,6 @@ mod fault;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod line;
 mod model;
+mod scripts;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod statsd;
