@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use crate::block::{self, BlockReader, Cache, ReadMode};
 use crate::chunk::TimesMeta;
 use crate::codec::choose::Encoding;
-use crate::db::recover::{Found, look, open_block};
+use crate::db::recover::{BlockOpener, Found, look};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::name;
@@ -205,8 +205,8 @@ pub fn read(env: &Env, root: &Path) -> Result<Inspection> {
     let loaded = load(env, root)?;
     let state = &loaded.state;
     let cache = Arc::new(Cache::new(CACHE_SIZE));
-    let blocks =
-        state.blocks.values().map(|meta| inspect_block(env, root, meta, &cache)).collect::<Result<_>>()?;
+    let opener = opener(env, root, state, &cache);
+    let blocks = state.blocks.values().map(|meta| inspect_block(&opener, meta)).collect::<Result<_>>()?;
     Ok(Inspection {
         database_id: state.database_id,
         incarnation: state.incarnation,
@@ -234,8 +234,10 @@ pub fn read(env: &Env, root: &Path) -> Result<Inspection> {
 pub fn series(env: &Env, root: &Path, selector: &Selector) -> Result<Vec<SeriesUse>> {
     let cache = Arc::new(Cache::new(CACHE_SIZE));
     let mut found: BTreeMap<(SeriesKey, ValueType), SeriesUse> = BTreeMap::new();
-    for meta in load(env, root)?.state.blocks.values() {
-        let block = open_block(env.fs.as_ref(), root, meta, ReadMode::Pread, &cache)?;
+    let state = load(env, root)?.state;
+    let opener = opener(env, root, &state, &cache);
+    for meta in state.blocks.values() {
+        let block = opener.open(meta)?;
         for ordinal in block.select(selector)? {
             let (key, chunk) = (block.key(ordinal)?, block.chunk(ordinal)?);
             let value_type = chunk.value_type();
@@ -301,9 +303,14 @@ fn disk_size(env: &Env, root: &Path) -> Result<u64> {
     Ok(total)
 }
 
-fn inspect_block(env: &Env, root: &Path, meta: &BlockMeta, cache: &Arc<Cache>) -> Result<BlockInfo> {
+fn opener<'a>(env: &'a Env, root: &'a Path, state: &State, cache: &'a Arc<Cache>) -> BlockOpener<'a> {
+    let (fs, database_id) = (env.fs.as_ref(), state.database_id);
+    BlockOpener { fs, root, database_id, mode: ReadMode::Pread, cache }
+}
+
+fn inspect_block(opener: &BlockOpener<'_>, meta: &BlockMeta) -> Result<BlockInfo> {
     let mut info = BlockInfo {
-        path: name::block_path(root, meta.number),
+        path: name::block_path(opener.root, meta.number),
         number: meta.number,
         level: meta.level,
         size: meta.size,
@@ -319,8 +326,7 @@ fn inspect_block(env: &Env, root: &Path, meta: &BlockMeta, cache: &Arc<Cache>) -
         shared_page_count: 0,
         damage: None,
     };
-    let filled = open_block(env.fs.as_ref(), root, meta, ReadMode::Pread, cache)
-        .and_then(|block| fill_block(&block, &mut info));
+    let filled = opener.open(meta).and_then(|block| fill_block(&block, &mut info));
     match filled {
         Ok(()) => Ok(info),
         Err(error) if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound) => {
@@ -435,16 +441,16 @@ impl Verifier<'_> {
         let mut done = 0;
         let cache = Arc::new(Cache::new(0));
         for meta in state.blocks.values() {
-            self.block(meta, &cache)?;
+            self.block(meta, &opener(self.env, self.root, state, &cache))?;
             done += meta.size;
             (self.listen)(Event::Progress { done, total });
         }
         Ok(())
     }
 
-    fn block(&mut self, meta: &BlockMeta, cache: &Arc<Cache>) -> Result<()> {
+    fn block(&mut self, meta: &BlockMeta, opener: &BlockOpener<'_>) -> Result<()> {
         let env = self.env;
-        let block = match open_block(env.fs.as_ref(), self.root, meta, ReadMode::Pread, cache) {
+        let block = match opener.open(meta) {
             Ok(block) => block,
             Err(error) if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound) => {
                 // A writer may have merged it away since the manifest was read.

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::block::{BlockMeta, BlockReader};
 use crate::compact;
 use crate::db::options::{AtDiskCap, Background};
-use crate::db::recover::{open_block, to_record};
+use crate::db::recover::{BlockOpener, to_record};
 use crate::db::{Inner, version::Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::name;
@@ -459,16 +459,14 @@ impl Inner {
     }
 
     pub(super) fn open_blocks(&self, metas: &[BlockMeta]) -> Result<Vec<Arc<BlockReader>>> {
-        let open = |meta: &BlockMeta| {
-            open_block(
-                self.env().fs.as_ref(),
-                &self.root,
-                &to_record(meta),
-                self.options.read_mode,
-                &self.cache,
-            )
+        let opener = BlockOpener {
+            fs: self.env().fs.as_ref(),
+            root: &self.root,
+            database_id: self.database_id,
+            mode: self.options.read_mode,
+            cache: &self.cache,
         };
-        metas.iter().map(|meta| open(meta).map(Arc::new)).collect()
+        metas.iter().map(|meta| opener.open(&to_record(meta)).map(Arc::new)).collect()
     }
 
     fn rewrite_target(&self) -> compact::Target {

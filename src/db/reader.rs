@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::block::{BlockReader, Cache};
 use crate::db::options::Options;
-use crate::db::recover::{Found, look, open_block, to_damaged};
+use crate::db::recover::{BlockOpener, Found, look, to_damaged};
 use crate::db::version::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::{Head, Registry, Replay};
@@ -177,8 +177,10 @@ fn try_load(
     };
     let mut locked = progress.lock();
     let Progress { replay, last_lsn } = &mut *locked;
+    // A clean close says where the log ends; beside a writer there is none, and an end may be "not yet".
+    let proved = state.clean_shutdown.map_or(0, |clean| clean.last_lsn);
     let read = Chain::open(fs, root, state.database_id).and_then(|chain| {
-        chain.read(*last_lsn, 0, false, |frame| {
+        chain.read(*last_lsn, proved, false, |frame| {
             replay.apply(&frame)?;
             *last_lsn = frame.header.lsn;
             Ok(())
@@ -220,12 +222,19 @@ fn open_blocks(
         blocks.iter().find(|block| block.meta().number == number).cloned()
     };
     let (mut blocks, mut damaged) = (Vec::new(), Vec::new());
+    let opener = BlockOpener {
+        fs: options.env.fs.as_ref(),
+        root,
+        database_id: state.database_id,
+        mode: options.read_mode,
+        cache,
+    };
     for meta in state.blocks.values() {
         if let Some(block) = held(meta.number) {
             blocks.push(block);
             continue;
         }
-        match open_block(options.env.fs.as_ref(), root, meta, options.read_mode, cache) {
+        match opener.open(meta) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error) if error.kind() == ErrorKind::Corruption => {
                 damaged.push(to_damaged(&Quarantined { block: *meta, reason: error.to_string() }));

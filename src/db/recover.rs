@@ -238,8 +238,15 @@ fn open_blocks(
 ) -> Result<(Vec<Arc<BlockReader>>, Vec<Quarantined>)> {
     let mut blocks = Vec::new();
     let mut damaged = Vec::new();
+    let opener = BlockOpener {
+        fs: options.env.fs.as_ref(),
+        root,
+        database_id: state.database_id,
+        mode: options.read_mode,
+        cache,
+    };
     for meta in state.blocks.values() {
-        match open_block(options.env.fs.as_ref(), root, meta, options.read_mode, cache) {
+        match opener.open(meta) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error) if matches!(error.kind(), ErrorKind::Corruption | ErrorKind::NotFound) => {
                 damaged.push(Quarantined { block: *meta, reason: error.to_string() });
@@ -251,19 +258,32 @@ fn open_blocks(
     Ok((blocks, damaged))
 }
 
-pub(super) fn open_block(
-    fs: &dyn Fs,
-    root: &Path,
-    meta: &BlockMeta,
-    mode: ReadMode,
-    cache: &Arc<Cache>,
-) -> Result<BlockReader> {
-    let path = name::block_path(root, meta.number);
-    let block = BlockReader::open(fs.open(&path)?, mode, cache.clone())?;
-    if to_record(block.meta()) != *meta {
-        return Err(Error::corruption(path, 0, "the footer says otherwise than the manifest"));
+/// How the live blocks of one database are opened.
+#[derive(Clone, Copy)]
+pub(super) struct BlockOpener<'a> {
+    pub(super) fs: &'a dyn Fs,
+    pub(super) root: &'a Path,
+    pub(super) database_id: [u8; 16],
+    pub(super) mode: ReadMode,
+    pub(super) cache: &'a Arc<Cache>,
+}
+
+impl BlockOpener<'_> {
+    /// Opens a block that the manifest describes.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Corruption` when it cannot be read or is another one.
+    pub(super) fn open(&self, meta: &BlockMeta) -> Result<BlockReader> {
+        let path = name::block_path(self.root, meta.number);
+        let block = BlockReader::open(self.fs.open(&path)?, self.mode, self.cache.clone())?;
+        if block.meta().database_id != self.database_id {
+            return Err(Error::corruption(path, 0, "the block belongs to another database"));
+        }
+        if to_record(block.meta()) != *meta {
+            return Err(Error::corruption(path, 0, "the footer says otherwise than the manifest"));
+        }
+        Ok(block)
     }
-    Ok(block)
 }
 
 /// What the manifest keeps of a block.
@@ -365,6 +385,7 @@ fn remove_unnamed(fs: &dyn Fs, root: &Path, state: &State, recovery: &mut Recove
 
 fn is_sound_and_covered(fs: &dyn Fs, path: &Path, state: &State) -> Result<bool> {
     match BlockReader::open(fs.open(path)?, ReadMode::Pread, Arc::new(Cache::new(0))) {
+        Ok(block) if block.meta().database_id != state.database_id => Ok(false),
         Ok(block) => Ok(is_covered(&to_record(block.meta()), state)),
         Err(error) if error.kind() == ErrorKind::Corruption => Ok(false),
         Err(error) => Err(error),
