@@ -13,9 +13,10 @@ pub(super) fn same_labels() -> Error {
     Error::invalid_input("vector cannot contain metrics with the same labelset")
 }
 
-/// Collects series by their labels.
+/// Collects series by their labels. One whose name is still to be dropped is another than one that keeps it:
+/// in `a or -b` each step has the name of the side it is from.
 pub(super) struct Merger<'h, 'b, 'o> {
-    by_labels: HashMap<Labels, usize>,
+    by_labels: HashMap<(Labels, bool), usize>,
     series: Vec<Series>,
     held: &'h Held<'b, 'o>,
 }
@@ -30,9 +31,10 @@ impl<'h, 'b, 'o> Merger<'h, 'b, 'o> {
     /// # Errors
     /// `InvalidInput` when one with the same labels has a sample at the same step.
     pub(super) fn add(&mut self, series: Series) -> Result<()> {
-        let Some(index) = self.by_labels.get(&series.labels).copied() else {
+        let key = (series.labels.clone(), series.drop_name);
+        let Some(index) = self.by_labels.get(&key).copied() else {
             self.held.grow(series.size())?;
-            self.by_labels.insert(series.labels.clone(), self.series.len());
+            self.by_labels.insert(key, self.series.len());
             self.series.push(series);
             return Ok(());
         };

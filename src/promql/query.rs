@@ -217,6 +217,7 @@ fn named(eval: &Evaluator<'_>, node: &Node, steps: Steps, held: &Held<'_, '_>) -
     eval.vector(node, steps, &mut |mut series| {
         if series.drop_name {
             series.labels = series.labels.without_name();
+            series.drop_name = false;
         }
         merger.add(series)
     })?;
