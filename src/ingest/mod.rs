@@ -39,9 +39,10 @@ pub use registry::{Registry, RegistryWriter};
 #[cfg(feature = "client")]
 pub use session::RemoteSessions;
 pub use session::{
-    HEARTBEAT_TIMEOUT, JSON_DEPTH_MAX, NO_TAGS, SESSION_LIST_LIMIT_MAX, SESSION_PAYLOAD_SIZE_MAX, Session,
-    SessionEvent, SessionFilter, SessionId, SessionInfo, SessionMetric, SessionMetricKind, SessionOptions,
-    SessionSample, SessionSeries, SessionStatus, SessionSummary, SessionTag, SessionView,
+    EventFilter, EventPage, EventPlace, FoundEvent, HEARTBEAT_TIMEOUT, JSON_DEPTH_MAX, NO_TAGS,
+    SESSION_LIST_LIMIT_MAX, SESSION_PAYLOAD_SIZE_MAX, Session, SessionEvent, SessionFilter, SessionId,
+    SessionInfo, SessionMetric, SessionMetricKind, SessionOptions, SessionSample, SessionSeries,
+    SessionStatus, SessionSummary, SessionTag, SessionView,
 };
 #[cfg(any(feature = "client", feature = "server"))]
 pub use session::{format_time, state_from_json};

@@ -133,6 +133,29 @@ pub enum Compare {
     GreaterOrEqual,
 }
 
+impl Compare {
+    /// Reads a condition such as `>90`, `<= 0`, `==1` or `!=0`: how to compare, and with what.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything else.
+    pub fn parse_condition(text: &str) -> Result<(Compare, f64)> {
+        let forms = [
+            (">=", Compare::GreaterOrEqual),
+            ("<=", Compare::LessOrEqual),
+            ("==", Compare::Equal),
+            ("!=", Compare::NotEqual),
+            (">", Compare::Greater),
+            ("<", Compare::Less),
+            ("=", Compare::Equal),
+        ];
+        let read = |(sign, compare): &(&str, Compare)| {
+            text.trim().strip_prefix(sign).and_then(|rest| Some((*compare, rest.trim().parse().ok()?)))
+        };
+        let wrong = || Error::invalid_input(format!("{text:?} is no condition; give one such as >90"));
+        forms.iter().find_map(read).ok_or_else(wrong)
+    }
+}
+
 /// What a filter makes of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -232,6 +255,15 @@ mod tests {
         assert_eq!("quantile(0.25)".parse::<Aggregate>().unwrap(), Aggregate::Quantile(0.25));
         for wrong in ["median", "quantile", "quantile(2)", "quantile(x)", ""] {
             assert!(wrong.parse::<Aggregate>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_read() {
+        assert_eq!(Compare::parse_condition(">= 90").unwrap(), (Compare::GreaterOrEqual, 90.0));
+        assert_eq!(Compare::parse_condition("<-1.5").unwrap(), (Compare::Less, -1.5));
+        for wrong in ["90", ">x", ">", "", "=>1"] {
+            assert!(Compare::parse_condition(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -257,6 +257,15 @@ impl Query {
         self
     }
 
+    /// The same question to the database as it is now, however often and in whatever form it is then asked.
+    ///
+    /// # Errors
+    /// `Closed`, or what keeps the state from being read.
+    #[cfg(feature = "server")]
+    pub(crate) fn pinned(self) -> Result<Self> {
+        Ok(Query { pin: Arc::new(self.pin.pin()?), ..self })
+    }
+
     /// Lets another thread cancel it.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {

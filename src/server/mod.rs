@@ -10,15 +10,21 @@ mod auth;
 mod base64;
 mod body;
 mod budget;
+mod columns;
+mod events;
 mod handles;
 mod import;
 mod intake;
 mod log;
 mod metadata;
+mod openapi;
 mod otlp;
 mod page;
+mod parameters;
+mod piecewise;
 mod prometheus;
 mod pushgateway;
+mod query;
 mod remote_write;
 mod routes;
 mod sessions;
@@ -117,6 +123,10 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// One body. A real client sends 75 MB at once.
     pub body: BodyLimits,
+    /// How long one query may take.
+    pub query_timeout: Duration,
+    /// Memory of the answer of one query while it is made, in bytes; streamed answers are not held.
+    pub query_memory_max: u64,
     /// How long requests under way may take to finish after the server was told to stop.
     pub shutdown_timeout: Duration,
 }
@@ -134,6 +144,8 @@ impl Default for Limits {
                 idle_timeout: Duration::from_secs(30),
                 timeout: Duration::from_secs(300),
             },
+            query_timeout: Duration::from_secs(120),
+            query_memory_max: 512 << 20,
             shutdown_timeout: Duration::from_secs(30),
         }
     }

@@ -12,11 +12,13 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::answer::{World, refuse, text_answer};
 use super::auth::{self, Access};
-use super::{Frame, import, otlp, prometheus, pushgateway, remote_write, sessions, ubiops};
+use super::{
+    Frame, events, import, openapi, otlp, prometheus, pushgateway, query, remote_write, sessions, ubiops,
+};
 
 /// One line of the table.
 pub(super) struct Route {
-    path: &'static str,
+    pub(super) path: &'static str,
     access: Access,
     handler: MethodRouter<Arc<Frame>>,
 }
@@ -34,6 +36,10 @@ pub(super) fn table() -> Vec<Route> {
         route("/-/ready", Open, get(healthy)),
         route("/ping", Open, get(no_content)),
         route("/metrics", Read, get(pushgateway::metrics)),
+        // Our own queries.
+        route("/api/query", Read, get(query::query).post(query::query)),
+        route("/api/events", Read, get(events::events).post(events::events)),
+        route("/api/openapi.json", Read, get(openapi::openapi)),
         // Prometheus.
         route("/api/v1/write", Write, post(remote_write::write)),
         route("/api/v1/import/prometheus", Write, post(import::import_text)),

@@ -1,6 +1,9 @@
 //! The frame over real sockets on loopback: limits, timeouts, refusals, shutdown. Requests are written by hand, since
 //! what is tested is mostly what no well-behaved client sends.
 
+mod openapi;
+mod reading;
+mod schema;
 mod worlds;
 
 use std::io::Write as _;

@@ -55,6 +55,12 @@ pub(crate) struct Serve {
     /// Most requests under way at once.
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().request_count_max, env = "ICECORE_REQUEST_COUNT_MAX")]
     request_count_max: usize,
+    /// Longest that one query may take.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration, env = "ICECORE_QUERY_TIMEOUT")]
+    query_timeout: Duration,
+    /// Memory of the answer of one query while it is made, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().query_memory_max, env = "ICECORE_QUERY_MEMORY_MAX")]
+    query_memory_max: u64,
     /// The least that is logged to standard error: debug, info, warn or error.
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "ICECORE_LOG")]
     log: String,
@@ -121,6 +127,8 @@ fn options(arguments: &Serve) -> Outcome<Options> {
     let mut limits = Limits {
         bodies_size_max: arguments.bodies_size_max,
         request_count_max: arguments.request_count_max,
+        query_timeout: arguments.query_timeout,
+        query_memory_max: arguments.query_memory_max,
         ..Limits::default()
     };
     limits.body.size_max = arguments.body_size_max;

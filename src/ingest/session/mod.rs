@@ -14,6 +14,7 @@ mod metric;
 mod payload;
 #[cfg(feature = "client")]
 mod remote;
+mod search;
 mod state;
 mod store;
 mod tags;
@@ -30,6 +31,7 @@ pub use json::{format_time, state_from_json};
 pub use metric::{SessionMetric, SessionMetricKind};
 #[cfg(feature = "client")]
 pub use remote::RemoteSessions;
+pub use search::{EventFilter, EventPage, EventPlace, FoundEvent};
 pub use state::JSON_DEPTH_MAX;
 pub use store::{SessionOptions, SessionSeries};
 pub use tags::{NO_TAGS, SessionTag};

@@ -9,6 +9,9 @@ use crate::ingest::session::metric::SessionMetricKind;
 use crate::ingest::session::{SESSION_PAYLOAD_SIZE_MAX, SessionInfo};
 use crate::model::Timestamp;
 
+/// The event that a crash is shown as.
+const CRASHED_EVENT: &str = "session_crashed_detected";
+
 /// One entry of a session's own series.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Entry {
@@ -95,6 +98,23 @@ impl Entry {
             Some(Some("metric")) => Entry::Metric(read_note(&members)?),
             Some(_) => return None,
         })
+    }
+}
+
+impl Entry {
+    /// What it is shown as among events, with its time; `None` for what is none.
+    pub(super) fn into_event(self, stored: Timestamp) -> Option<SessionEvent> {
+        match self {
+            Entry::Event(mut event) => {
+                event.time = Some(event.time.unwrap_or(stored));
+                Some(*event)
+            }
+            Entry::Crashed { reason } => {
+                let event = SessionEvent::new(CRASHED_EVENT).with_level("error").at(stored);
+                Some(event.data(serde_json::json!({ "reason": reason })))
+            }
+            _ => None,
+        }
     }
 }
 

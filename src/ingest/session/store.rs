@@ -275,8 +275,11 @@ impl Db {
         Ok(found)
     }
 
-    /// The attributes of sessions, and the time of the last entry of the life of each.
-    fn session_infos(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, (SessionInfo, Timestamp)>> {
+    /// The attributes of the sessions among `ids` that exist, and the time of the last entry of the life of each.
+    pub(super) fn session_infos(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<HashMap<SessionId, (SessionInfo, Timestamp)>> {
         let selector = Selector::name(INFO_NAME).with(SESSION_KEY, any_of(ids));
         let latest = self.query(selector).latest().run()?;
         let info = |series: &SeriesColumns| {

@@ -19,8 +19,6 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The event by which a client says that its program hangs, and the one that takes it back.
 const HUNG_EVENT: &str = "application_appears_hung";
 const RECOVERED_EVENT: &str = "application_recovered";
-/// The event that a crash is shown as.
-const CRASHED_EVENT: &str = "session_crashed_detected";
 
 /// How a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,17 +133,12 @@ impl SessionView {
     fn apply(&mut self, entry: Entry, stored: Timestamp) {
         self.summary.apply_life(&entry, stored);
         match entry {
-            Entry::Event(mut event) => {
-                event.time = Some(event.time.unwrap_or(stored));
-                self.events.push(*event);
+            entry @ (Entry::Event(_) | Entry::Crashed { .. }) => {
+                self.events.extend(entry.into_event(stored));
             }
             Entry::State { patch, time } => {
                 state::merge(&mut self.state, &patch);
                 self.state_history.push((time.unwrap_or(stored), self.state.clone()));
-            }
-            Entry::Crashed { reason } => {
-                let event = SessionEvent::new(CRASHED_EVENT).with_level("error").at(stored);
-                self.events.push(event.data(serde_json::json!({"reason": reason})));
             }
             Entry::Heartbeat | Entry::Ended | Entry::Resumed | Entry::Metric(_) => {}
         }
