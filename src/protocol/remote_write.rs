@@ -81,6 +81,10 @@ pub struct TimeSeries<'a> {
     labels: &'a [u8],
     /// From the first field that is not one of the labels in front.
     rest: &'a [u8],
+    /// Whether the labels come before everything else, with nothing between.
+    labels_first: bool,
+    /// Whether the labels are those that were expected.
+    as_expected: bool,
     /// Float samples.
     pub sample_count: usize,
     /// Native histograms, which are not stored.
@@ -158,10 +162,21 @@ impl<'a> WriteRequest<'a> {
     /// `InvalidInput` when the bytes are no such message, `LimitExceeded` past a limit: the whole request is refused.
     #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend the symbols afterwards")]
     pub fn next(&mut self) -> Result<Option<Entry<'a>>> {
+        self.next_expecting(&[])
+    }
+
+    /// As [`WriteRequest::next`], for a caller who expects the next series to have the label bytes `expected`, which an
+    /// earlier series had for which [`TimeSeries::labels_first`] is true. Right or wrong, the answer is the same; when it is right, the labels
+    /// need not be walked.
+    ///
+    /// # Errors
+    /// As [`WriteRequest::next`].
+    #[inline]
+    pub fn next_expecting(&mut self, expected: &[u8]) -> Result<Option<Entry<'a>>> {
         while let Some((number, value)) = self.fields.next()? {
             match (self.version, number) {
                 (Version::V1, 1) | (Version::V2, 5) => {
-                    let series = TimeSeries::read(self.version, value.bytes("timeseries")?)?;
+                    let series = TimeSeries::read(self.version, value.bytes("timeseries")?, expected)?;
                     self.count(&series)?;
                     return Ok(Some(Entry::Series(series)));
                 }
@@ -228,10 +243,12 @@ impl<'a> TimeSeries<'a> {
     /// Finds the parts of a series. The label fields come first and together in what every known sender writes; if
     /// not, the stretch from the first to the last of them is taken, and what lies between is skipped later.
     #[inline]
-    fn read(version: Version, message: &'a [u8]) -> Result<Self> {
+    fn read(version: Version, message: &'a [u8], expected: &[u8]) -> Result<Self> {
         let mut series = TimeSeries {
             labels: &[],
             rest: message,
+            labels_first: true,
+            as_expected: false,
             sample_count: 0,
             histogram_count: 0,
             exemplar_count: 0,
@@ -239,7 +256,8 @@ impl<'a> TimeSeries<'a> {
         };
         let (exemplars, histograms) = if version == Version::V1 { (3, 4) } else { (4, 3) };
         let mut labels: Option<(usize, usize)> = None;
-        let mut fields = Fields::new(message);
+        let known = if message.starts_with(expected) { expected.len() } else { 0 };
+        let mut fields = Fields::new(message.get(known..).unwrap_or_default());
         let mut start = 0;
         if version == Version::V1 {
             fields.skip_short(1);
@@ -250,7 +268,10 @@ impl<'a> TimeSeries<'a> {
         while let Some((number, value)) = fields.next()? {
             let end = message.len() - fields.rest().len();
             match number {
-                1 => labels = Some((labels.map_or(start, |(first, _)| first), end)),
+                1 => {
+                    series.labels_first &= labels.map_or(0, |(_, last)| last) == start;
+                    labels = Some((labels.map_or(start, |(first, _)| first), end));
+                }
                 2 => series.sample_count += 1,
                 5 if version == Version::V2 => series.metadata = Some(value.bytes("TimeSeries.metadata")?),
                 n if n == histograms => series.histogram_count += 1,
@@ -261,6 +282,7 @@ impl<'a> TimeSeries<'a> {
         }
         if let Some((first, last)) = labels {
             series.labels = message.get(first..last).unwrap_or_default();
+            series.as_expected = known > 0 && last == known;
         }
         Ok(series)
     }
@@ -271,12 +293,32 @@ impl<'a> TimeSeries<'a> {
         self.labels
     }
 
+    /// Whether the label bytes are those that [`WriteRequest::next_expecting`] was told to expect.
+    #[inline]
+    pub fn as_expected(&self) -> bool {
+        self.as_expected
+    }
+
+    /// Whether the labels come before everything else, with nothing between, as every known sender writes them.
+    pub fn labels_first(&self) -> bool {
+        self.labels_first
+    }
+
     /// Reads the float samples into `samples`, in the order sent, after dropping what it held.
     ///
     /// # Errors
     /// `InvalidInput` when one cannot be read; this series is refused.
     pub fn samples(&self, samples: &mut Vec<Sample>) -> Result<()> {
         samples.clear();
+        self.append_samples(samples)
+    }
+
+    /// As [`TimeSeries::samples`], behind what `samples` holds; what was read before an error stays there.
+    ///
+    /// # Errors
+    /// As [`TimeSeries::samples`].
+    #[inline]
+    pub fn append_samples(&self, samples: &mut Vec<Sample>) -> Result<()> {
         let mut fields = Fields::new(self.rest);
         while let Some((number, value)) = fields.next()? {
             if number == 2 {

@@ -261,6 +261,60 @@ fn labels_in_unusual_places_are_found() {
 }
 
 #[test]
+fn expecting_labels_changes_no_answer() {
+    let up = series(&[("__name__", "up"), ("host", "a")], vec![sample(1.0, 1)]).encode_to_vec();
+    let more = series(&[("team", "b")], vec![sample(2.0, 2)]).encode_to_vec();
+    let long =
+        series(&[("__name__", "up"), ("path", &"p".repeat(200))], vec![sample(3.0, 3)]).encode_to_vec();
+    let bare = series(&[], vec![sample(4.0, 4)]).encode_to_vec();
+    let messages = [up.clone(), [up.clone(), more.clone()].concat(), [more, up].concat(), long, bare];
+    fn read(message: &Vec<u8>) -> TimeSeries<'_> {
+        TimeSeries::read(Version::V1, message, &[]).unwrap()
+    }
+    let regions: Vec<&[u8]> =
+        messages.iter().map(read).filter(|s| s.labels_first()).map(|s| s.labels).collect();
+    assert_eq!(regions.len(), 3, "labels of two messages have samples between them");
+    for message in &messages {
+        let plain = read(message);
+        for region in &regions {
+            for end in 0..=region.len() {
+                // A piece of a region is no region, so only what ends between labels may be asked with.
+                if Fields::new(&region[..end]).all_read() {
+                    let found = TimeSeries::read(Version::V1, message, &region[..end]).unwrap();
+                    assert_eq!(found.labels, plain.labels);
+                    assert_eq!(found.labels_first, plain.labels_first);
+                    assert_eq!(found.sample_count, plain.sample_count);
+                    assert_eq!(
+                        found.as_expected(),
+                        end > 0 && region[..end] == *plain.labels && plain.labels_first
+                    );
+                    let (mut one, mut other) = (Vec::new(), Vec::new());
+                    found.samples(&mut one).unwrap();
+                    plain.samples(&mut other).unwrap();
+                    assert_eq!(one, other);
+                }
+            }
+        }
+    }
+}
+
+trait AllRead {
+    /// Whether the bytes are whole fields.
+    fn all_read(self) -> bool;
+}
+
+impl AllRead for Fields<'_> {
+    fn all_read(mut self) -> bool {
+        loop {
+            match self.next() {
+                Ok(Some(_)) => {}
+                end => return end.is_ok(),
+            }
+        }
+    }
+}
+
+#[test]
 fn every_bit_of_a_value_is_kept() {
     for bits in [STALE_NAN_BITS, 0x7ff8_0000_0000_0001, 1, 0x8000_0000_0000_0000] {
         // prost leaves out -0.0, as if it were 0.0, so the bits are put in afterwards.

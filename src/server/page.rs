@@ -34,6 +34,11 @@ pub(super) fn own_families(frame: &Frame) -> Vec<MetricFamily> {
             "Background steps that failed.",
             stats.background_failures,
         ),
+        gauge(
+            "icecore_remote_write_known_series",
+            "Series that are found by the bytes of their labels.",
+            frame.handles.len() as u64,
+        ),
         gauge("icecore_bodies_bytes", "Memory of request bodies in flight.", frame.budget.used() as u64),
     ];
     if frame.options.statsd.is_some() {

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::answer::{World, refuse, status};
-use super::handles::Handle;
+use super::handles::{Generations, Handle, Place};
 use super::import::empty;
 use super::intake::{Refused, check_time, time_max};
 use super::{Frame, take};
@@ -66,122 +66,165 @@ impl Stored {
     }
 }
 
-/// A series of a request: its handle, once it is known, and where its samples end among all.
-struct Found<'a> {
-    series: TimeSeries<'a>,
-    handle: Option<Handle>,
+/// A series of a request: where its handle is, and where its samples end among all.
+struct Found {
+    handle: Where,
     samples_end: usize,
 }
 
+enum Where {
+    /// Among the series that senders have sent before.
+    Known(Place),
+    /// Among those of this request.
+    New(usize),
+}
+
+/// What is read of a request before anything of it is written.
+struct Reading<'f, 'a> {
+    frame: &'f Frame,
+    request: WriteRequest<'a>,
+    known: Generations,
+    /// Handles that are not among the known ones.
+    new: Vec<Handle>,
+    found: Vec<Found>,
+    samples: Vec<Sample>,
+    metadata: Vec<MetricMetadata<'a>>,
+    refused: Refused,
+    /// The series before.
+    last: Option<Place>,
+    labels: Labels<'a>,
+    time_max: Timestamp,
+}
+
 fn store(frame: &Frame, version: Version, body: &[u8]) -> Result<Stored> {
-    let mut request = WriteRequest::new(version, body, Limits::default())?;
-    let mut stored = Stored::default();
-    let (mut found, mut samples, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
-    let time_max = time_max(frame.env.clock.now());
-    let mut one = Vec::new();
-    while let Some(entry) = request.next()? {
-        let series = match entry {
-            Entry::Metadata(entry) => {
-                metadata.push(entry);
-                continue;
+    let mut reading = Reading {
+        frame,
+        request: WriteRequest::new(version, body, Limits::default())?,
+        known: frame.handles.at(frame.env.clock.monotonic()),
+        new: Vec::new(),
+        found: Vec::new(),
+        samples: Vec::new(),
+        metadata: Vec::new(),
+        refused: Refused::default(),
+        last: None,
+        labels: Labels::default(),
+        time_max: time_max(frame.env.clock.now()),
+    };
+    loop {
+        let expected = reading.known.after(reading.last);
+        let (place, labels) = expected.map_or((None, &[][..]), |(place, labels)| (Some(place), labels));
+        match reading.request.next_expecting(labels)? {
+            None => break,
+            Some(Entry::Metadata(entry)) => reading.metadata.push(entry),
+            Some(Entry::Series(series)) => {
+                let place = place.filter(|_| series.as_expected());
+                if let Err(error) = reading.series(version, &series, place) {
+                    reading.refused.add(&error);
+                }
             }
-            Entry::Series(series) => series,
-        };
+        }
+    }
+    let sample_count = reading.write()?;
+    store_metadata(frame, &reading.metadata)?;
+    Ok(Stored { sample_count, refused: reading.refused })
+}
+
+impl<'a> Reading<'_, 'a> {
+    /// Takes in a series, known if it has a place; one that is refused leaves nothing behind.
+    #[inline]
+    fn series(&mut self, version: Version, series: &TimeSeries<'a>, place: Option<Place>) -> Result<()> {
         if series.histogram_count > 0 {
-            stored.refused.add(&Error::invalid_input(HISTOGRAM_REFUSED));
+            self.refused.add(&Error::invalid_input(HISTOGRAM_REFUSED));
         }
-        match series.samples(&mut one).and_then(|()| check_times(&one, time_max)) {
-            Ok(()) => samples.extend_from_slice(&one),
+        let start = self.samples.len();
+        let taken = self.samples(series).and_then(|()| match (version, place) {
+            (_, Some(place)) => Ok(self.known(place)),
+            (Version::V1, None) => self.look_up(series),
+            (Version::V2, None) => self.look_up_new(series),
+        });
+        match taken {
+            Ok(handle) => self.found.push(Found { handle, samples_end: self.samples.len() }),
             Err(error) => {
-                stored.refused.add(&error);
-                continue;
+                self.samples.truncate(start);
+                return Err(error);
             }
         }
-        found.push(Found { series, handle: None, samples_end: samples.len() });
+        Ok(())
     }
-    look_up(frame, version, &request, &mut found, &mut metadata, &mut stored.refused);
-    stored.sample_count = write_samples(frame, &found, &samples)?;
-    store_metadata(frame, &metadata)?;
-    Ok(stored)
-}
 
-fn check_times(samples: &[Sample], time_max: Timestamp) -> Result<()> {
-    samples.iter().try_for_each(|sample| check_time(sample.time, time_max))
-}
+    fn samples(&mut self, series: &TimeSeries<'a>) -> Result<()> {
+        let start = self.samples.len();
+        series.append_samples(&mut self.samples)?;
+        let own = self.samples.get(start..).unwrap_or_default();
+        own.iter().try_for_each(|sample| check_time(sample.time, self.time_max))
+    }
 
-/// Finds the handles: those of series sent before by their bytes, those of others by name and tags.
-fn look_up<'a>(
-    frame: &Frame,
-    version: Version,
-    request: &WriteRequest<'a>,
-    found: &mut [Found<'a>],
-    metadata: &mut Vec<MetricMetadata<'a>>,
-    refused: &mut Refused,
-) {
-    frame.handles.age(frame.env.clock.monotonic());
-    if version == Version::V1 {
-        let known = frame.handles.find(found.iter().map(|found| found.series.label_bytes()));
-        for (found, handle) in found.iter_mut().zip(known) {
-            found.handle = handle;
+    /// Finds a handle by the bytes of the labels, or by name and tags and keeps it for them.
+    fn look_up(&mut self, series: &TimeSeries<'a>) -> Result<Where> {
+        if !series.labels_first() {
+            return self.look_up_new(series);
+        }
+        let bytes = series.label_bytes();
+        if let Some(place) = self.known.find(bytes, self.last) {
+            return Ok(self.known(place));
+        }
+        let handle = self.handle(series)?;
+        match self.known.insert(bytes, Arc::clone(&handle), self.last) {
+            Some(place) => Ok(self.known(place)),
+            None => Ok(self.keep(handle)),
         }
     }
-    let mut labels = Labels::default();
-    for found in found.iter_mut().filter(|found| found.handle.is_none()) {
-        let handle = match version {
-            Version::V1 => {
-                let bytes = found.series.label_bytes();
-                frame.handles.find_old(bytes).map_or_else(
-                    || {
-                        let handle = new_handle(frame, request, &found.series, &mut labels)?;
-                        frame.handles.insert(bytes, Arc::clone(&handle));
-                        Ok(handle)
-                    },
-                    Ok,
-                )
-            }
-            Version::V2 => new_handle(frame, request, &found.series, &mut labels).inspect(|_| {
-                // What cannot be read of the metadata is no reason to refuse the samples.
-                metadata.extend(request.metadata(&found.series, labels.name).ok().flatten());
-            }),
-        };
-        match handle {
-            Ok(handle) => found.handle = Some(handle),
-            Err(error) => refused.add(&error),
-        }
+
+    fn known(&mut self, place: Place) -> Where {
+        self.last = Some(place);
+        Where::Known(place)
     }
-}
 
-fn new_handle<'a>(
-    frame: &Frame,
-    request: &WriteRequest<'a>,
-    series: &TimeSeries<'a>,
-    labels: &mut Labels<'a>,
-) -> Result<Handle> {
-    request.labels(series, labels)?;
-    let key = SeriesKey::new(labels.name, labels.tags.iter().map(|(key, value)| (*key, value.as_ref())))?;
-    frame.db.series_of_key(&key).map(Arc::new)
-}
+    fn look_up_new(&mut self, series: &TimeSeries<'a>) -> Result<Where> {
+        let handle = self.handle(series)?;
+        // What cannot be read of the metadata is no reason to refuse the samples.
+        self.metadata.extend(self.request.metadata(series, self.labels.name).ok().flatten());
+        Ok(self.keep(handle))
+    }
 
-/// Writes the samples of all series that have a handle; returns how many.
-fn write_samples(frame: &Frame, found: &[Found<'_>], samples: &[Sample]) -> Result<usize> {
-    let mut batch = Batch::new();
-    let (mut start, mut count) = (0, 0);
-    for found in found {
-        let own = samples.get(start..found.samples_end).unwrap_or_default();
-        start = found.samples_end;
-        let Some(handle) = &found.handle else { continue };
-        for sample in own {
-            batch.push(handle, sample.time, sample.value)?;
-            if batch.len() >= PART_SAMPLE_COUNT {
-                frame.db.write(&mut batch)?;
+    fn handle(&mut self, series: &TimeSeries<'a>) -> Result<Handle> {
+        self.request.labels(series, &mut self.labels)?;
+        let tags = self.labels.tags.iter().map(|(key, value)| (*key, value.as_ref()));
+        let key = SeriesKey::new(self.labels.name, tags)?;
+        self.frame.db.series_of_key(&key).map(Arc::new)
+    }
+
+    fn keep(&mut self, handle: Handle) -> Where {
+        self.new.push(handle);
+        Where::New(self.new.len() - 1)
+    }
+
+    /// Writes all samples; returns how many.
+    fn write(&self) -> Result<usize> {
+        let mut batch = Batch::new();
+        let mut start = 0;
+        for found in &self.found {
+            let own = self.samples.get(start..found.samples_end).unwrap_or_default();
+            start = found.samples_end;
+            let series = match found.handle {
+                Where::Known(place) => self.known.series(place),
+                Where::New(index) => self.new.get(index).map(|handle| &**handle),
+            };
+            let Some(series) = series else { continue };
+            for part in own.chunks(PART_SAMPLE_COUNT) {
+                for sample in part {
+                    batch.push(series, sample.time, sample.value)?;
+                }
+                if batch.len() >= PART_SAMPLE_COUNT {
+                    self.frame.db.write(&mut batch)?;
+                }
             }
         }
-        count += own.len();
+        if !batch.is_empty() {
+            self.frame.db.write(&mut batch)?;
+        }
+        Ok(self.samples.len())
     }
-    if !batch.is_empty() {
-        frame.db.write(&mut batch)?;
-    }
-    Ok(count)
 }
 
 /// A name or text over its limit is not worth failing for.
