@@ -1,0 +1,7 @@
+//! `icecore serve` as a process: what it answered with success is there after the process was killed; told to stop, it
+//! finishes what is under way.
+
+mod kill;
+mod options;
+mod served;
+mod stop;
