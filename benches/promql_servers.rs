@@ -184,10 +184,10 @@ fn cases(hours: i64) -> Vec<Case> {
         ),
         case("max_over_time[1h], 80 series, 8 h", of_80, (hour, 8 * hour, hour), Some(1.5)),
         Case {
-            by_metric: Some(|metric| format!("avg by (__name__, hostname) (avg_over_time({metric}[1h]))")),
+            by_metric: Some(|metric| format!("avg by (hostname) (avg_over_time({metric}[1h]))")),
             ..case(
                 "mean of 10 metrics by host and hour, 12 h, all hosts",
-                r#"avg by (__name__, hostname) (avg_over_time({__name__=~"usage_.*"}[1h]))"#,
+                r#"avg by (hostname) (avg_over_time({__name__=~"usage_.*"}[1h]))"#,
                 (hour, 12 * hour, hour),
                 Some(15.0),
             )
