@@ -97,7 +97,8 @@ pub use block::ReadMode;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use db::inspect;
 pub use db::{
-    AtDiskCap, Background, Batch, Db, Durability, Options, Reader, Receipt, Recovery, Series, Stats,
+    AtDiskCap, Background, Batch, BlockStats, Db, Durability, Options, Reader, Receipt, Recovery, Series,
+    Stats,
 };
 pub use env::Env;
 pub use error::{Error, ErrorKind, Result};

@@ -41,7 +41,7 @@ pub use options::{AtDiskCap, Background, Durability, Options};
 pub use reader::Reader;
 pub use recover::Recovery;
 pub use series::Series;
-pub use stats::Stats;
+pub use stats::{BlockStats, Stats};
 
 /// Proof that a write was taken: its place in the order of all commits (its LSN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -280,6 +280,17 @@ impl Db {
     /// What the engine counts about itself.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
+    }
+
+    /// The live blocks, in order of what was committed.
+    pub fn block_stats(&self) -> Vec<BlockStats> {
+        self.inner.block_stats()
+    }
+
+    /// Runs of samples in memory.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn head_run_count(&self) -> u64 {
+        self.inner.head_run_count()
     }
 
     /// Writes the samples in memory as blocks, now, and waits for it.

@@ -1,6 +1,7 @@
 //! What the engine counts about itself.
 
 use crate::db::Inner;
+use crate::model::Timestamp;
 
 /// A picture of the engine at one moment. All sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub struct Stats {
     pub series_alive: u64,
     /// Samples in memory, duplicates included.
     pub head_samples: u64,
+    /// Times of the earliest and the latest sample in memory, deleted ones included; `None` when there is none.
+    pub head_times: Option<(Timestamp, Timestamp)>,
     /// Memory that samples in memory take.
     pub head_size: u64,
     /// Memory that the registry of live series takes.
@@ -42,7 +45,54 @@ pub struct Stats {
     pub last_background_failure: Option<String>,
 }
 
+/// A live block, as its footer describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockStats {
+    /// The number in its file name, never given twice.
+    pub number: u64,
+    /// The step of the window ladder that it lies inside one window of.
+    pub level: u8,
+    /// Time of its earliest sample.
+    pub min_time: Timestamp,
+    /// Time of its latest sample.
+    pub max_time: Timestamp,
+    /// How many series.
+    pub series: u64,
+    /// How many pages.
+    pub pages: u64,
+    /// How many samples.
+    pub samples: u64,
+    /// Size of its file, in bytes.
+    pub size: u64,
+}
+
 impl Inner {
+    pub(super) fn block_stats(&self) -> Vec<BlockStats> {
+        let version = self.version();
+        let stats = version.blocks.iter().map(|block| {
+            let meta = block.meta();
+            BlockStats {
+                number: meta.number,
+                level: meta.level,
+                min_time: Timestamp::from_nanos(meta.min_time),
+                max_time: Timestamp::from_nanos(meta.max_time),
+                series: u64::from(meta.series_count),
+                pages: meta.page_count,
+                samples: meta.sample_count,
+                size: meta.size,
+            }
+        });
+        stats.collect()
+    }
+
+    /// Runs of samples in memory, staged ones counted as one for each series.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(super) fn head_run_count(&self) -> u64 {
+        let version = self.version();
+        version.frozen.iter().chain([&version.active]).map(|head| head.run_count()).sum()
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let version = self.version();
         let (wal_size, head) =
@@ -53,6 +103,9 @@ impl Inner {
         Stats {
             series_alive: registry.count(),
             head_samples: heads().map(|head| head.sample_count()).sum(),
+            head_times: heads().filter_map(|head| head.time_bounds()).reduce(
+                |(start, end), (other_start, other_end)| (start.min(other_start), end.max(other_end)),
+            ),
             head_size: heads().map(|head| head.size() as u64).sum(),
             registry_size: registry.size() as u64,
             cache_size: self.cache_size() as u64,

@@ -285,6 +285,16 @@ impl Head {
         self.sample_count.load(Ordering::Relaxed)
     }
 
+    /// Number of sealed runs, and of series with staged samples beside them.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn run_count(&self) -> u64 {
+        let mut count = 0;
+        for shard in &self.shards {
+            shard.read().slots.iter().for_each(|series| series.visit_spans(|_, _, _| count += 1));
+        }
+        count
+    }
+
     /// Whether nothing was ever applied.
     pub(crate) fn is_empty(&self) -> bool {
         self.sample_count() == 0

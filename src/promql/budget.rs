@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::query::CancelToken;
 
 /// How a query is evaluated and what it may use.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct Options {
     pub memory_max: u64,
     /// When the query fails. Default: never.
     pub deadline: Option<Deadline>,
-    /// Fails the query soon after somebody sets it.
-    pub cancel: Option<Arc<AtomicBool>>,
+    /// Fails the query soon after somebody cancels it. A source that reads the engine is given a clone of it too.
+    pub cancel: CancelToken,
 }
 
 /// A time by which a query must be done.
@@ -54,7 +54,7 @@ impl Default for Options {
             steps_max: 1_000_000,
             memory_max: 512 << 20,
             deadline: None,
-            cancel: None,
+            cancel: CancelToken::new(),
         }
     }
 }
@@ -140,7 +140,7 @@ impl<'o> Budget<'o> {
 
     /// Fails when the query was cancelled or is late.
     pub(super) fn check(&self) -> Result<()> {
-        if self.options.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+        if self.options.cancel.is_cancelled() {
             return Err(Error::cancelled("query was canceled in expression evaluation"));
         }
         if self.options.deadline.as_ref().is_some_and(Deadline::has_passed) {

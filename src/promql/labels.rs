@@ -135,8 +135,8 @@ impl Labels {
 }
 
 impl Labels {
-    /// Name and labels as pairs.
-    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Name and labels as pairs, the name first as that of [`NAME_KEY`], if there is one.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let name = Some((NAME_KEY, self.name())).filter(|(_, name)| !name.is_empty());
         name.into_iter().chain(self.labels())
     }
@@ -163,6 +163,14 @@ fn push_label(key: &str, value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(key.as_bytes());
     out.push(VALUE_MARK);
     out.extend_from_slice(value.as_bytes());
+}
+
+impl From<&Labels> for SeriesKey {
+    /// The key with these labels as its tags, for showing. Where there is no name it has an empty one, so it is none that
+    /// could be written to.
+    fn from(labels: &Labels) -> Self {
+        SeriesKey::of_group(labels.0.to_vec())
+    }
 }
 
 impl From<&SeriesKey> for Labels {

@@ -20,6 +20,7 @@
 
 mod aggregate;
 mod annotations;
+mod answer;
 mod ast;
 mod binary;
 mod budget;
@@ -53,6 +54,7 @@ mod statistics;
 mod steps;
 mod window;
 
+pub use answer::{push_labels, push_point, push_value};
 pub use ast::*;
 pub use budget::{Deadline, Options, Stats};
 pub use engine::EngineSource;
@@ -60,7 +62,9 @@ pub use format::{pretty, value_text};
 pub use function::{FUNCTIONS, Function, Variadic};
 pub use json::tree_json;
 pub use labels::Labels;
-pub use parser::{NESTING_MAX, QUERY_SIZE_MAX, parse};
-pub use query::{Output, Point, RangeSeries, RangeTimes, Sample, Value, explain, instant, range};
+pub use parser::{NESTING_MAX, QUERY_SIZE_MAX, parse, parse_selector};
+pub use query::{
+    Output, Point, RangeSeries, RangeTimes, Sample, Value, check_range, explain, instant, range,
+};
 pub use source::{Hints, SeriesStream, Source, WindowFunction, WindowStream, Windows};
 pub use steps::{ABSENT, is_absent};

@@ -12,6 +12,7 @@ use super::format::quote;
 use super::function::Function;
 use super::lexer::{self, Lexeme, Token};
 use crate::error::{Error, Result};
+use crate::model::Selector;
 
 /// Deepest nesting of expressions, operands of a chain of operators included.
 pub const NESTING_MAX: usize = 128;
@@ -29,6 +30,13 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
+impl Fault {
+    #[cold]
+    fn error(self, query: &str) -> Error {
+        Error::invalid_input(format!("{}: parse error: {}", self.span.position(query), self.message))
+    }
+}
+
 pub(super) type Parsed<T> = std::result::Result<T, Fault>;
 
 #[cold]
@@ -42,15 +50,32 @@ pub(super) fn fault<T>(span: Span, message: impl Into<String>) -> Parsed<T> {
 /// `InvalidInput` with `line:column: parse error: reason`, as Prometheus words it.
 pub fn parse(query: &str) -> Result<Expr> {
     if query.len() > QUERY_SIZE_MAX {
-        return Err(Error::limit_exceeded(format!(
-            "a query of {} bytes is longer than {QUERY_SIZE_MAX}",
-            query.len()
-        )));
+        return Err(too_long(query));
     }
     let tree = tree(query).and_then(|expr| super::check::check(&expr, query).map(|()| expr));
-    tree.map_err(|fault| {
-        Error::invalid_input(format!("{}: parse error: {}", fault.span.position(query), fault.message))
-    })
+    tree.map_err(|fault| fault.error(query))
+}
+
+/// Parses a selector that stands alone, without `offset` and `@`, as the HTTP API takes it in `match[]`.
+///
+/// # Errors
+/// `InvalidInput`, worded as by [`parse`], for what is no selector. One that selects everything is one.
+pub fn parse_selector(text: &str) -> Result<Selector> {
+    if text.len() > QUERY_SIZE_MAX {
+        return Err(too_long(text));
+    }
+    let selector = tree(text).and_then(|expr| match expr {
+        Expr::Vector(selector) if selector.shift.offset.is_none() && selector.shift.at.is_none() => {
+            Ok(selector)
+        }
+        other => fault(other.span(), "only a selector of series may stand here"),
+    });
+    selector.map(|selector| super::plan::to_selector(&selector.matchers)).map_err(|fault| fault.error(text))
+}
+
+#[cold]
+fn too_long(query: &str) -> Error {
+    Error::limit_exceeded(format!("a query of {} bytes is longer than {QUERY_SIZE_MAX}", query.len()))
 }
 
 fn tree(query: &str) -> Parsed<Expr> {

@@ -59,6 +59,26 @@ pub enum Value {
     Matrix(Vec<RangeSeries>),
 }
 
+impl Value {
+    /// Keeps the first `limit` series, and says whether there were more.
+    pub fn truncate(&mut self, limit: usize) -> bool {
+        let count = match self {
+            Value::Vector(samples) => {
+                let count = samples.len();
+                samples.truncate(limit);
+                count
+            }
+            Value::Matrix(series) => {
+                let count = series.len();
+                series.truncate(limit);
+                count
+            }
+            Value::Scalar(_) | Value::String(..) => 0,
+        };
+        count > limit
+    }
+}
+
 /// The answer of a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
@@ -108,16 +128,25 @@ pub fn range(
     if end < start {
         return Err(Error::invalid_input("end timestamp must not be before start time"));
     }
-    if !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
-        let found = expr.value_type().documented();
-        return Err(Error::invalid_input(format!(
-            "invalid expression type {found:?} for range query, must be Scalar or instant Vector"
-        )));
-    }
+    check_range(expr)?;
     let count = end.nanos().saturating_sub(start.nanos()) / step;
     let count = Budget::new(options).steps(count.saturating_add(1))?;
     let steps = Steps { start: start.nanos(), step, count };
     run(source, expr, text, Asked { steps, end: end.nanos(), instant: false }, options)
+}
+
+/// Whether `expr` can be evaluated at many times.
+///
+/// # Errors
+/// `InvalidInput` for an expression that is neither scalar nor instant vector.
+pub fn check_range(expr: &Expr) -> Result<()> {
+    if matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+        return Ok(());
+    }
+    let found = expr.value_type().documented();
+    Err(Error::invalid_input(format!(
+        "invalid expression type {found:?} for range query, must be Scalar or instant Vector"
+    )))
 }
 
 /// The times of a range query.

@@ -11,6 +11,8 @@ mod base64;
 mod body;
 mod budget;
 mod columns;
+mod compress;
+mod cors;
 mod events;
 mod handles;
 mod import;
@@ -25,6 +27,7 @@ mod piecewise;
 mod prometheus;
 mod pushgateway;
 mod query;
+mod reading;
 mod remote_write;
 mod routes;
 mod sessions;
@@ -51,10 +54,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::db::{Db, Durability};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::model::Timestamp;
 use crate::protocol::body::Encoding;
 
 pub use auth::Tokens;
 pub use body::BodyLimits;
+pub use cors::CorsOrigins;
 pub use log::{Level, set_level};
 
 use answer::{World, refuse};
@@ -64,6 +69,7 @@ use metadata::KnownMetadata;
 use otlp::Deltas;
 use parking_lot::Mutex;
 use pushgateway::Groups;
+use reading::Readings;
 use sessions::SessionHandles;
 use statsd::{Listener, StatsdCounts};
 
@@ -90,6 +96,12 @@ pub struct Options {
     pub statsd_interval: Duration,
     /// Whether a StatsD gauge with a sign adds to the last value, as StatsD has it, or is the value, as Datadog does.
     pub statsd_relative_gauges: bool,
+    /// The pages of which other sites may read the Prometheus API.
+    pub cors_origins: CorsOrigins,
+    /// Whether the routes of the Prometheus API that make snapshots and delete are there.
+    pub admin_api: bool,
+    /// How far back a selector of a query looks for a sample.
+    pub query_lookback: Duration,
     /// What it takes on.
     pub limits: Limits,
 }
@@ -103,6 +115,9 @@ impl Default for Options {
             statsd: Some(SocketAddr::from(([127, 0, 0, 1], 9125))),
             statsd_interval: Duration::from_secs(10),
             statsd_relative_gauges: false,
+            cors_origins: CorsOrigins::default(),
+            admin_api: false,
+            query_lookback: Duration::from_secs(300),
             limits: Limits::default(),
         }
     }
@@ -123,9 +138,13 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// One body. A real client sends 75 MB at once.
     pub body: BodyLimits,
-    /// How long one query may take.
+    /// Requests that read at once; further ones wait for their turn. As Prometheus has it.
+    pub query_count_max: usize,
+    /// How long one of them may take, waiting included. As Prometheus has it.
     pub query_timeout: Duration,
-    /// Memory of the answer of one query while it is made, in bytes; streamed answers are not held.
+    /// Most samples that a query may read. As Prometheus has it.
+    pub query_sample_count_max: u64,
+    /// Most memory that a query may hold, in bytes.
     pub query_memory_max: u64,
     /// How long requests under way may take to finish after the server was told to stop.
     pub shutdown_timeout: Duration,
@@ -144,7 +163,9 @@ impl Default for Limits {
                 idle_timeout: Duration::from_secs(30),
                 timeout: Duration::from_secs(300),
             },
+            query_count_max: 20,
             query_timeout: Duration::from_secs(120),
+            query_sample_count_max: 50_000_000,
             query_memory_max: 512 << 20,
             shutdown_timeout: Duration::from_secs(30),
         }
@@ -166,13 +187,18 @@ struct Frame {
     groups: Mutex<Groups>,
     sessions: SessionHandles,
     statsd: StatsdCounts,
+    readings: Arc<Readings>,
+    /// When the server was started.
+    started: Timestamp,
 }
 
 impl Frame {
     fn new(options: Options, db: Db) -> Arc<Self> {
         let limits = options.limits;
+        let env = db.options().env.clone();
         Arc::new(Frame {
-            env: db.options().env.clone(),
+            started: env.clock.now(),
+            env,
             durability: db.options().durability,
             db,
             handles: Handles::default(),
@@ -181,6 +207,7 @@ impl Frame {
             groups: Mutex::default(),
             sessions: SessionHandles::default(),
             statsd: StatsdCounts::default(),
+            readings: Arc::new(Readings::new(limits.query_count_max)),
             budget: Budget::new(limits.bodies_size_max),
             requests: Semaphore::new(limits.request_count_max),
             options,

@@ -6,10 +6,11 @@
 use std::sync::LazyLock;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, Response, StatusCode};
 use serde_json::Value as Json;
 
 use super::answer::with_type;
+use super::compress;
 
 /// The frame of the document.
 const BASE: &str = include_str!("openapi/base.json");
@@ -28,6 +29,11 @@ static TEXT: LazyLock<String> = LazyLock::new(|| document().to_string());
 /// `GET /api/openapi.json`.
 pub(super) async fn openapi() -> Response<Body> {
     with_type(StatusCode::OK, "application/json", TEXT.as_str())
+}
+
+/// `GET /api/v1/openapi.yaml`, where Prometheus has it: the same, since JSON is YAML.
+pub(super) async fn openapi_yaml(headers: HeaderMap) -> Response<Body> {
+    compress::answer(StatusCode::OK, "application/yaml", TEXT.clone(), &headers)
 }
 
 /// The whole document. A test reads the files, so that they are JSON.

@@ -41,6 +41,7 @@ pub(super) fn own_families(frame: &Frame) -> Vec<MetricFamily> {
         ),
         gauge("icecore_bodies_bytes", "Memory of request bodies in flight.", frame.budget.used() as u64),
     ];
+    families.extend(queries(frame));
     if frame.options.statsd.is_some() {
         let statsd = &frame.statsd;
         families.push(counter("icecore_statsd_datagrams_total", "Datagrams received.", statsd.datagrams()));
@@ -53,6 +54,53 @@ pub(super) fn own_families(frame: &Frame) -> Vec<MetricFamily> {
         families.push(refusals(statsd.refusals()));
     }
     families
+}
+
+/// What was read over HTTP.
+fn queries(frame: &Frame) -> [MetricFamily; 4] {
+    let readings = &frame.readings;
+    #[allow(clippy::cast_precision_loss, reason = "metrics are doubles")]
+    let sample = |(outcome, count): (&'static str, u64)| FamilySample {
+        name: "icecore_queries_total".into(),
+        tags: vec![("outcome".into(), outcome.into())],
+        value: count as f64,
+        ..FamilySample::default()
+    };
+    let build = FamilySample {
+        name: "icecore_build_info".into(),
+        tags: vec![("version".into(), env!("CARGO_PKG_VERSION").into())],
+        value: 1.0,
+        ..FamilySample::default()
+    };
+    [
+        MetricFamily {
+            name: "icecore_build_info".into(),
+            kind: MetricKind::Gauge,
+            help: "Always 1; the version is a tag.".into(),
+            samples: vec![build],
+            ..MetricFamily::default()
+        },
+        MetricFamily {
+            name: "icecore_queries_total".into(),
+            kind: MetricKind::Counter,
+            help: "Requests of the Prometheus API that read, by outcome.".into(),
+            samples: readings.outcomes().map(sample).collect(),
+            ..MetricFamily::default()
+        },
+        single(
+            "icecore_query_seconds_total",
+            MetricKind::Counter,
+            "Time that requests which read have worked.",
+            readings.time().as_secs_f64(),
+        ),
+        #[allow(clippy::cast_precision_loss, reason = "metrics are doubles")]
+        single(
+            "icecore_queries_under_way",
+            MetricKind::Gauge,
+            "Requests that read now.",
+            readings.under_way() as f64,
+        ),
+    ]
 }
 
 fn refusals(counts: Vec<(&'static str, u64)>) -> MetricFamily {

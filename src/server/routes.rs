@@ -12,6 +12,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::answer::{World, refuse, text_answer};
 use super::auth::{self, Access};
+use super::cors::Allowance;
 use super::{
     Frame, events, import, openapi, otlp, prometheus, pushgateway, query, remote_write, sessions, ubiops,
 };
@@ -43,6 +44,7 @@ pub(super) fn table() -> Vec<Route> {
         // Prometheus.
         route("/api/v1/write", Write, post(remote_write::write)),
         route("/api/v1/import/prometheus", Write, post(import::import_text)),
+        route("/api/v1/read", Read, post(prometheus::read)),
         route("/api/v1/query", Read, get(prometheus::query).post(prometheus::query)),
         route("/api/v1/query_range", Read, get(prometheus::query_range).post(prometheus::query_range)),
         route("/api/v1/labels", Read, get(prometheus::labels).post(prometheus::labels)),
@@ -51,10 +53,33 @@ pub(super) fn table() -> Vec<Route> {
         route("/api/v1/metadata", Read, get(prometheus::metadata)),
         route("/api/v1/format_query", Read, get(prometheus::format_query).post(prometheus::format_query)),
         route("/api/v1/parse_query", Read, get(prometheus::parse_query).post(prometheus::parse_query)),
-        route("/api/v1/query_exemplars", Read, get(prometheus::no_exemplars).post(prometheus::no_exemplars)),
+        route("/api/v1/query_exemplars", Read, get(prometheus::exemplars).post(prometheus::exemplars)),
         route("/api/v1/rules", Read, get(prometheus::no_rules)),
         route("/api/v1/alerts", Read, get(prometheus::no_alerts)),
+        route("/api/v1/alertmanagers", Read, get(prometheus::no_alertmanagers)),
+        route("/api/v1/targets", Read, get(prometheus::no_targets)),
+        route("/api/v1/targets/metadata", Read, get(prometheus::no_target_metadata)),
+        route("/api/v1/scrape_pools", Read, get(prometheus::no_scrape_pools)),
+        route("/api/v1/features", Read, get(prometheus::features)),
+        route("/api/v1/openapi.yaml", Read, get(openapi::openapi_yaml)),
         route("/api/v1/status/buildinfo", Read, get(prometheus::build_info)),
+        route("/api/v1/status/runtimeinfo", Read, get(prometheus::runtime_info)),
+        route("/api/v1/status/flags", Read, get(prometheus::flags)),
+        route("/api/v1/status/config", Read, get(prometheus::config)),
+        route("/api/v1/status/walreplay", Read, get(prometheus::wal_replay)),
+        route("/api/v1/status/tsdb", Read, get(prometheus::tsdb)),
+        route("/api/v1/status/tsdb/blocks", Read, get(prometheus::blocks)),
+        route("/api/v1/admin/tsdb/snapshot", Write, post(prometheus::snapshot).put(prometheus::snapshot)),
+        route(
+            "/api/v1/admin/tsdb/delete_series",
+            Write,
+            post(prometheus::delete_series).put(prometheus::delete_series),
+        ),
+        route(
+            "/api/v1/admin/tsdb/clean_tombstones",
+            Write,
+            post(prometheus::clean_tombstones).put(prometheus::clean_tombstones),
+        ),
         // OTLP.
         route("/v1/metrics", Write, post(otlp::export)),
         route("/api/v1/otlp/v1/metrics", Write, post(otlp::export)),
@@ -134,7 +159,17 @@ async fn check_request(State(frame): State<Arc<Frame>>, request: Request, next: 
         );
         return refuse(world, StatusCode::SERVICE_UNAVAILABLE, &message, headers);
     };
-    next.run(request).await
+    let allowance = frame.options.cors_origins.allow(world, headers);
+    let mut answer = match allowance {
+        Some(_) if Allowance::is_preflight(request.method(), headers) => {
+            import::empty(StatusCode::NO_CONTENT)
+        }
+        _ => next.run(request).await,
+    };
+    if let Some(allowance) = allowance {
+        allowance.add(answer.headers_mut());
+    }
+    answer
 }
 
 /// Before a route: the token, and no writing by pages of other sites.

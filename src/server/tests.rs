@@ -2,6 +2,7 @@
 //! what is tested is mostly what no well-behaved client sends.
 
 mod openapi;
+mod prometheus;
 mod reading;
 mod schema;
 mod worlds;
@@ -38,10 +39,14 @@ struct Running {
 }
 
 async fn start(change: impl FnOnce(&mut Options)) -> Running {
+    start_on(memory_db(), change).await
+}
+
+async fn start_on(db: Db, change: impl FnOnce(&mut Options)) -> Running {
     let mut options =
         Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), statsd: None, ..Options::default() };
     change(&mut options);
-    let frame = Frame::new(options, memory_db());
+    let frame = Frame::new(options, db);
     let release = Arc::new(Notify::new());
     let slow = {
         let release = Arc::clone(&release);

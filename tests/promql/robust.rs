@@ -239,9 +239,9 @@ fn queries_of_death_are_refused() {
 #[test]
 fn cancelled_and_late_queries_stop() {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
-    let cancel = Some(Arc::new(AtomicBool::new(true)));
+    let cancel = icecore::CancelToken::new();
+    cancel.cancel();
     fails("a", &Options { cancel, ..small() }, ErrorKind::Cancelled, "canceled");
     let clock = icecore::ManualClock::new(Timestamp::from_secs(0));
     let deadline = promql::Deadline { clock: Arc::new(clock), at: Duration::ZERO };

@@ -27,8 +27,12 @@ mod interrupt;
 mod output;
 #[cfg(feature = "cli")]
 mod progress;
+#[cfg(all(feature = "cli", feature = "promql"))]
+mod promql;
 #[cfg(feature = "cli")]
 mod query;
+#[cfg(all(feature = "cli", feature = "promql"))]
+mod remote;
 #[cfg(feature = "cli")]
 mod sample_host;
 #[cfg(feature = "cli")]

@@ -1,27 +1,51 @@
-//! `icecore query`: samples or aggregates of series, as a table, CSV, JSON or a chart.
+//! `icecore query`: samples or aggregates of series, or the value of a PromQL expression, as a table, CSV, JSON or a chart.
+//!
+//! A selector alone is asked of the engine, which gives its samples as they are. Everything else is PromQL.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use icecore::{Aggregate, Compare, QueryReport, SeriesColumns, SeriesKey};
+use icecore::{Aggregate, Compare, QueryReport, Selector, SeriesColumns, SeriesKey, Timestamp};
 use serde_json::json;
 
 use crate::chart;
 use crate::failure::{Failure, Outcome, usage};
 use crate::interrupt;
 use crate::output::{Output, count, json_tags, json_value, rows, size, stdout, value, write_csv};
-use crate::select::{Database, Times, open_to_read, parse_selector};
-use crate::time::{format_duration, format_time, parse_duration};
+use crate::select::{Times, open_to_read};
+use crate::time::{format_duration, format_time, parse_duration, parse_time};
 
-/// Answers with samples or aggregates of series.
+/// Answers with samples or aggregates of series, or with the value of a PromQL expression.
+///
+/// A selector alone is answered with its samples, or with what --agg makes of them. Any other expression, or one with
+/// --time, --step, --url or --explain, is PromQL: evaluated at --time (now, if it is not given), or from --from to --to
+/// inclusive at every --step.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Query {
-    #[command(flatten)]
-    database: Database,
-    /// Which series: `cpu`, `cpu{host="a",core=~"0|1"}`, `{}` for all.
-    selector: String,
+    /// The directory of the database.
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["url", "explain"], conflicts_with = "url")]
+    data: Option<PathBuf>,
+    /// A server that speaks the Prometheus HTTP API, such as http://localhost:9090.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The token that the server of --url asks for.
+    #[arg(long, value_name = "TOKEN", requires = "url", env = "ICECORE_READ_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Which series: `cpu`, `cpu{host="a",core=~"0|1"}`, `{}` for all; or PromQL: `sum by (host) (rate(cpu[5m]))`.
+    #[arg(value_name = "EXPRESSION")]
+    text: String,
     #[command(flatten)]
     times: Times,
+    /// PromQL: evaluate at this time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true, conflicts_with_all = ["from", "to", "step"])]
+    time: Option<Timestamp>,
+    /// PromQL: evaluate again and again, so far apart, such as 1m; a 250th of the range if it is not given.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    step: Option<Duration>,
+    /// PromQL: print the plan, and ask nothing.
+    #[arg(long)]
+    explain: bool,
     /// Windows of this length, such as 1m or 1h30m; needs --agg.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "agg")]
     window: Option<Duration>,
@@ -56,7 +80,7 @@ pub(crate) struct Query {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     Table,
     Csv,
     Json,
@@ -92,9 +116,63 @@ fn tags(text: &str) -> impl Iterator<Item = &str> {
 
 /// Asks and prints.
 pub(crate) fn run(arguments: &Query) -> Outcome {
-    let selector = parse_selector(&arguments.selector)?;
+    let is_promql = arguments.time.is_some() || arguments.step.is_some() || arguments.explain;
+    match (&arguments.data, arguments.text.parse::<Selector>()) {
+        (Some(data), Ok(selector)) if !is_promql => samples(arguments, data, selector),
+        (_, selector) => expression(arguments, selector.err()),
+    }
+}
+
+/// Evaluates PromQL, and prints.
+#[cfg(feature = "promql")]
+fn expression(arguments: &Query, _: Option<icecore::Error>) -> Outcome {
+    use crate::promql::{Origin, Question, Times, explain, run};
+    if arguments.agg.is_some() || arguments.condition.is_some() {
+        return Err(usage("--agg and --where go with a selector alone; PromQL says it in the expression"));
+    }
+    let (from, to) = arguments.times.ends();
+    let question = Question {
+        text: &arguments.text,
+        times: Times::of(arguments.time, from, to, arguments.step, crate::time::now())?,
+        format: arguments.format,
+        report: arguments.report,
+        allow_partial: arguments.partial,
+    };
+    match (&arguments.data, &arguments.url) {
+        _ if arguments.explain => explain(&question),
+        (Some(path), _) => run(&question, &Origin::Directory(path)),
+        (None, Some(url)) => run(&question, &Origin::Server { url, token: arguments.token.as_deref() }),
+        (None, None) => Err(usage("give --data or --url")),
+    }
+}
+
+/// What is no selector may be PromQL, which is not in this build.
+#[cfg(not(feature = "promql"))]
+fn expression(_: &Query, error: Option<icecore::Error>) -> Outcome {
+    let reason = error.map(|error| format!("{error}; ")).unwrap_or_default();
+    let Failure::Usage(help) = feature_is_off("PromQL") else { return Ok(()) };
+    Err(usage(format!("{reason}{help}")))
+}
+
+/// Something is not in this build: how to get it.
+#[cfg(not(all(feature = "promql", feature = "client")))]
+pub(crate) fn feature_is_off(what: &str) -> Failure {
+    let quoted = |argument: String| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
+        if argument.chars().all(is_plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''"))
+        }
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    usage(format!("{what} is not in this build; run: cargo run --features full -- {}", arguments.join(" ")))
+}
+
+/// Asks the engine for samples or aggregates of series, and prints.
+fn samples(arguments: &Query, data: &std::path::Path, selector: Selector) -> Outcome {
     let range = arguments.times.range()?;
-    let reader = open_to_read(&arguments.database.data)?;
+    let reader = open_to_read(data)?;
     let query = reader.query(selector).range(range).cancel(interrupt::token());
     let query = arguments.shape(query);
     let begun = std::time::Instant::now();

@@ -27,6 +27,12 @@ pub(crate) struct Times {
 }
 
 impl Times {
+    /// Both ends as they were given.
+    #[cfg(feature = "promql")]
+    pub(crate) fn ends(self) -> (Option<Timestamp>, Option<Timestamp>) {
+        (self.from, self.to)
+    }
+
     /// The half-open range; what was not given is open.
     pub(crate) fn range(self) -> Outcome<TimeRange> {
         let range =

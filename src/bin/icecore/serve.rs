@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use icecore::server::{Level, Limits, Options, Server, Tokens, set_level, stop_signal};
+use icecore::server::{CorsOrigins, Level, Limits, Options, Server, Tokens, set_level, stop_signal};
 use icecore::{Db, Durability, ReadMode};
 
 use crate::failure::{Failure, Outcome, usage};
@@ -55,12 +55,27 @@ pub(crate) struct Serve {
     /// Most requests under way at once.
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().request_count_max, env = "ICECORE_REQUEST_COUNT_MAX")]
     request_count_max: usize,
-    /// Longest that one query may take.
-    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration, env = "ICECORE_QUERY_TIMEOUT")]
+    /// Requests that read at once; further ones wait for their turn.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().query_count_max, env = "ICECORE_QUERY_COUNT_MAX")]
+    query_count_max: usize,
+    /// Longest that a query may take, waiting included.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration, env = "ICECORE_QUERY_TIMEOUT")]
     query_timeout: Duration,
-    /// Memory of the answer of one query while it is made, in bytes.
+    /// Most samples that a query may read.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().query_sample_count_max, env = "ICECORE_QUERY_SAMPLES_MAX")]
+    query_samples_max: u64,
+    /// Most memory that a query may hold, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().query_memory_max, env = "ICECORE_QUERY_MEMORY_MAX")]
     query_memory_max: u64,
+    /// How far back a selector of a query looks for a sample.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration, env = "ICECORE_QUERY_LOOKBACK")]
+    query_lookback: Duration,
+    /// Other sites whose pages may read the Prometheus API: a regular expression that matches their origin, or `off`.
+    #[arg(long, value_name = "REGEX", default_value = ".*", env = "ICECORE_CORS_ORIGIN")]
+    cors_origin: CorsOrigins,
+    /// Lets the Prometheus API make snapshots and delete series.
+    #[arg(long, env = "ICECORE_ENABLE_ADMIN_API")]
+    enable_admin_api: bool,
     /// The least that is logged to standard error: debug, info, warn or error.
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "ICECORE_LOG")]
     log: String,
@@ -127,7 +142,9 @@ fn options(arguments: &Serve) -> Outcome<Options> {
     let mut limits = Limits {
         bodies_size_max: arguments.bodies_size_max,
         request_count_max: arguments.request_count_max,
+        query_count_max: arguments.query_count_max,
         query_timeout: arguments.query_timeout,
+        query_sample_count_max: arguments.query_samples_max,
         query_memory_max: arguments.query_memory_max,
         ..Limits::default()
     };
@@ -140,6 +157,9 @@ fn options(arguments: &Serve) -> Outcome<Options> {
         statsd,
         statsd_interval: arguments.statsd_interval,
         statsd_relative_gauges: arguments.statsd_relative_gauges,
+        cors_origins: arguments.cors_origin.clone(),
+        admin_api: arguments.enable_admin_api,
+        query_lookback: arguments.query_lookback,
         limits,
     })
 }

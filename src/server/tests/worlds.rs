@@ -323,7 +323,7 @@ async fn queries_are_answered_as_prometheus_does() {
     let page = b"# TYPE up gauge\nup{job=\"a\"} 1 1704067200000\nup{job=\"b\"} 2.5 1704067200000\n";
     check(&server.post("/api/v1/import/prometheus", "", page).await, 204, "");
     let vector = server.get("/api/v1/query?query=up%7Bjob%3D%22b%22%7D&time=1704067201.5", "").await;
-    let expected = r#"{"data":{"result":[{"metric":{"__name__":"up","job":"b"},"value":[1704067201.5,"2.5"]}],"resultType":"vector"}"#;
+    let expected = r#""data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"b"},"value":[1704067201.500,"2.5"]}]}"#;
     check(&vector, 200, expected);
     check(
         &server.post("/api/v1/query", "", b"query=sum(up{job=~\"a|b\"})&time=1704067200").await,

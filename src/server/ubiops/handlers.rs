@@ -223,7 +223,7 @@ fn data(frame: &Frame, project: &str, uri: &Uri) -> Result<Value> {
     }
     let ask = || {
         let window = Duration::from_secs(query.period);
-        frame.db.query(selector.clone()).range(query.start..query.end).window(window).by(Vec::<String>::new())
+        frame.query(selector.clone()).range(query.start..query.end).window(window).by(Vec::<String>::new())
     };
     let sums = ask().sum().run()?;
     let counts: BTreeMap<Timestamp, f64> = windows(&ask().count().run()?).collect();
@@ -248,7 +248,7 @@ fn series_of(frame: &Frame, project: &str, metric: Option<&str>) -> Result<Vec<S
         Some(metric) => Selector::name(metric),
         None => Selector::all(),
     };
-    let series = frame.db.query(selector.with(PROJECT_KEY, project)).series()?;
+    let series = frame.query(selector.with(PROJECT_KEY, project)).series()?;
     let numbers = series.into_iter().filter(|(_, value_type)| *value_type != ValueType::Bytes);
     Ok(numbers.map(|(key, _)| key).collect())
 }
@@ -256,7 +256,7 @@ fn series_of(frame: &Frame, project: &str, metric: Option<&str>) -> Result<Vec<S
 /// A selector of the series `key` and no other: every tag that its metric has elsewhere must be absent.
 fn exactly(frame: &Frame, key: &SeriesKey) -> Result<Selector> {
     let mut selector = Selector::name(key.name());
-    for tag in frame.db.query(key.name()).tag_keys()? {
+    for tag in frame.query(key.name()).tag_keys()? {
         let value = key.tag(&tag);
         selector = selector.with(&tag, if value.is_empty() { Match::Absent } else { Match::equal(value) });
     }
@@ -302,7 +302,7 @@ fn created(frame: &Frame, project: &str, name: Option<&str>) -> Result<BTreeMap<
     if let Some(name) = name {
         selector = selector.with(CREATED_KEY, name);
     }
-    let found = frame.db.query(selector).latest().run()?;
+    let found = frame.query(selector).latest().run()?;
     let read = |column: &Column| match column {
         Column::Bytes(bytes) => MetricDetail::from_event(bytes.iter().last()?),
         _ => None,
