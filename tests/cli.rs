@@ -159,13 +159,113 @@ fn wrong_use_ends_with_two_and_failure_with_one() {
     let dir = imported();
     fails(dir.path(), &["fly"], 2);
     fails(dir.path(), &["query", "--data", "db"], 2);
-    assert!(fails(dir.path(), &["query", "--data", "db", "cpu{"], 2).contains("byte"));
+    let error = fails(dir.path(), &["query", "--data", "db", "cpu{"], 2);
+    assert!(error.contains(if cfg!(feature = "promql") { "1:5: parse error" } else { "byte" }), "{error}");
     fails(dir.path(), &["query", "--data", "db", "cpu", "--from", "soon"], 2);
     fails(dir.path(), &["query", "--data", "db", "cpu", "--agg", "rate"], 2);
     fails(dir.path(), &["query", "--data", "db", "cpu", "--from", "now", "--to", "-1h"], 2);
     assert!(fails(dir.path(), &["query", "--data", "none", "cpu"], 1).contains("there is no database"));
     assert!(!dir.path().join("none").exists());
     assert!(fails(dir.path(), &["import", "--data", "db", "none.csv"], 1).contains("none.csv"));
+}
+
+#[cfg(feature = "promql")]
+#[test]
+fn queries_take_promql_at_a_time_and_over_a_range() {
+    let dir = imported();
+    let ask = |arguments: &[&str]| done(dir.path(), &[&["query", "--data", "db"], arguments].concat());
+    let time = ["--time", "1700000090"];
+    assert_eq!(ask(&[&["sort(cpu)"], &time[..]].concat()), " -0  cpu{host=\"b\"}\n2.5  cpu{host=\"a\"}\n");
+    assert_eq!(ask(&[&["sum(cpu) * 2"], &time[..]].concat()), "5  {}\n");
+    assert_eq!(ask(&[&["1 + 1"], &time[..]].concat()), "2\n");
+    assert_eq!(ask(&["\"text\""]), "text\n");
+    // A selector with a time is an instant query, and without one it gives samples.
+    assert_eq!(ask(&[&["mem"], &time[..]].concat()), "4410000  mem\n");
+    let range = ["--from", "1700000000", "--to", "1700000060", "--step", "30s"];
+    assert_eq!(
+        ask(&[&["cpu{host='a'}"], &range[..]].concat()),
+        "cpu{host=\"a\"}\n  2023-11-14T22:13:20Z            1.5\n  2023-11-14T22:13:50Z            1.5\n  \
+         2023-11-14T22:14:20Z            2.5\n"
+    );
+    assert_eq!(
+        ask(&[&["max by (host) (cpu)", "--format", "csv"], &range[..4], &["--step", "1m"]].concat()),
+        "series,tags,timestamp_ns,value\n,host=a,1700000000000000000,1.5\n,host=a,1700000060000000000,2.5\n\
+         ,host=b,1700000000000000000,-0\n,host=b,1700000060000000000,-0\n"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&[&["cpu > 1", "--format", "json"], &time[..]].concat())).unwrap();
+    assert_eq!(json["resultType"], "vector");
+    assert_eq!(json["result"][0]["value"], serde_json::json!([1_700_000_090, "2.5"]));
+    assert!(ask(&[&["cpu", "--format", "chart"], &range[..]].concat()).contains('█'));
+    assert!(ask(&[&["cpu > 0", "--format", "chart"], &time[..]].concat()).contains('█'));
+    let plan = done(dir.path(), &["query", "sum by (host) (max_over_time(cpu[1h]))", "--explain"]);
+    assert!(plan.contains("max_over_time") && plan.contains("select cpu[1h]"), "{plan}");
+    let fails = |arguments: &[&str], code| fails(dir.path(), &[&["query"], arguments].concat(), code);
+    assert!(fails(&["--data", "db", "sum(cpu"], 2).contains("parse error"));
+    assert!(fails(&["--data", "db", "cpu", "--agg", "max", "--step", "1m"], 2).contains("--agg"));
+    assert!(fails(&["--data", "db", "cpu[5m]", "--step", "1m"], 2).contains("range vector"));
+    assert!(
+        fails(&["--data", "db", "cpu", "--step", "1m", "--to", "-2h", "--from", "-1h"], 2).contains("--from")
+    );
+    assert!(fails(&["cpu"], 2).contains("--data"));
+    assert!(fails(&["--data", "none", "sum(cpu)"], 1).contains("there is no database"));
+    let death = "quantile_over_time(0.5, vector(1)[100y:1ms])";
+    assert!(fails(&["--data", "db", death], 1).contains("steps_max"));
+}
+
+#[cfg(feature = "promql")]
+#[test]
+fn promql_is_asked_beside_a_live_writer() {
+    let dir = imported();
+    let db = Db::open(dir.path().join("db")).unwrap();
+    let mut batch = Batch::new();
+    batch.push_named("live", &[], Timestamp::from_secs(100), ValueRef::I64(7)).unwrap();
+    db.write(&mut batch).unwrap();
+    assert_eq!(done(dir.path(), &["query", "--data", "db", "live * 6", "--time", "101"]), "42  {}\n");
+}
+
+#[cfg(all(feature = "server", feature = "client"))]
+#[test]
+fn servers_are_asked_as_directories_are() {
+    use icecore::server::{Options, Server};
+    let dir = imported();
+    let db = Db::open(dir.path().join("db")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let options = Options { listen: ([127, 0, 0, 1], 0).into(), statsd: None, ..Options::default() };
+    let server = runtime.block_on(Server::bind(options, db)).unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let _task = runtime.spawn(server.run(std::future::pending()));
+    for arguments in [
+        &["sort(cpu)", "--time", "1700000090"][..],
+        &["cpu", "--time", "1700000090", "--format", "json"],
+        &["rate(cpu[5m])", "--from", "1700000000", "--to", "1700000060", "--step", "20s"],
+        &["sum by (host) (cpu)", "--from", "1700000000", "--to", "1700000060", "--format", "csv"],
+        &["1 / 0", "--time", "5"],
+        &["\"text\"", "--time", "5"],
+    ] {
+        let here = done(dir.path(), &[&["query", "--data", "db"], arguments].concat());
+        let there = done(dir.path(), &[&["query", "--url", &url], arguments].concat());
+        assert_eq!(here, there, "{arguments:?}");
+        assert!(!here.is_empty());
+    }
+    assert!(fails(dir.path(), &["query", "--url", &url, "sum(("], 2).contains("parse error"));
+    assert!(
+        fails(dir.path(), &["query", "--url", &url, "cpu * on () cpu", "--time", "1700000090"], 1)
+            .contains("execution")
+    );
+    assert!(fails(dir.path(), &["query", "--url", "https://localhost", "up"], 2).contains("TLS"));
+}
+
+#[cfg(not(feature = "promql"))]
+#[test]
+fn promql_that_is_not_built_in_says_how_to_get_it() {
+    let dir = imported();
+    for arguments in
+        [&["query", "--data", "db", "sum(cpu)"][..], &["query", "--data", "db", "cpu", "--time", "now"]]
+    {
+        let error = fails(dir.path(), arguments, 2);
+        assert!(error.contains("run: cargo run --features full -- query --data db"), "{error}");
+    }
 }
 
 #[cfg(not(feature = "server"))]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use icecore::promql::{self, EngineSource, Expr, Options, Output as Answer, RangeTimes, Value};
 use icecore::{Column, SeriesColumns, SeriesKey, Timestamp};
 
-use crate::failure::{Failure, Outcome, usage};
+use crate::failure::{Outcome, usage};
 use crate::interrupt;
 use crate::output::{Output, count, number, rows, size, stdout, write_csv};
 use crate::query::Format;
@@ -92,11 +92,13 @@ pub(crate) fn run(question: &Question<'_>, from: &Origin<'_>) -> Outcome {
     for (kind, texts) in [("warning", &answer.warnings), ("info", &answer.infos)] {
         texts.iter().for_each(|text| eprintln!("icecore: {kind}: {text}"));
     }
-    if question.report {
+    let took = format_duration(begun.elapsed());
+    if question.report && matches!(from, Origin::Server { .. }) {
+        eprintln!("{took}, on the way and at the server");
+    } else if question.report {
         let stats = answer.stats;
         eprintln!(
-            "{}: {} series and {} samples read, at most {} held",
-            format_duration(begun.elapsed()),
+            "{took}: {} series and {} samples read, at most {} held",
             count(stats.series),
             count(stats.samples),
             size(stats.memory_peak),
@@ -210,10 +212,11 @@ fn write_bars(out: &mut Output, samples: &[SeriesColumns]) -> Outcome {
 }
 
 /// A failure that a server told, in the words of its API.
-pub(crate) fn told(kind: &str, message: &str) -> Failure {
+#[cfg(feature = "client")]
+pub(crate) fn told(kind: &str, message: &str) -> crate::failure::Failure {
     match kind {
         "bad_data" => usage(message),
-        _ => Failure::Failed(format!("the server says {kind}: {message}")),
+        _ => crate::failure::Failure::Failed(format!("the server says {kind}: {message}")),
     }
 }
 
