@@ -25,8 +25,14 @@ impl Served {
     /// Starts `icecore serve --data data` on free ports and waits until it listens.
     #[track_caller]
     pub(crate) fn start(data: &Path, arguments: &[&str]) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), data, arguments)
+    }
+
+    /// As [`Served::start`], at an address where one has listened before.
+    #[track_caller]
+    pub(crate) fn start_at(listen: SocketAddr, data: &Path, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_icecore"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--statsd", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", &listen.to_string(), "--statsd", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
             .stdin(Stdio::null())
