@@ -2,9 +2,10 @@
 //! flushed, compacted, read back and listed. `SESSIONS` says how many are stored first (2,000; 100,000 for numbers
 //! worth keeping). Targets are in `docs/benchmarks/`.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::hint::black_box;
-use std::path::Path;
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -50,21 +51,78 @@ fn fill(db: &Db, count: usize) -> Vec<SessionId> {
     })
 }
 
-fn size_of_directory(path: &Path) -> u64 {
-    let entries = fs::read_dir(path).unwrap().map(Result::unwrap);
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => size_of_directory(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
-}
-
 /// Resident memory of this process, where the system says it.
 fn resident_size() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0) * 1024
+}
+
+/// CPU time of this process, in seconds, where the system says it (in hundredths).
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
+
+/// Counts what is allocated and not freed.
+struct Counting;
+
+static LIVE_SIZE: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: everything is handed to the system's allocator as it came.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE_SIZE.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as for this function.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        LIVE_SIZE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as for this function.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE_SIZE.fetch_add(size as isize - layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as for this function.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Prints what a phase took for each of `count` sessions, and what is in memory after it.
+struct Phases {
+    count: usize,
+    start: (Instant, f64),
+    resident: u64,
+    live: isize,
+}
+
+impl Phases {
+    fn new(count: usize) -> Self {
+        let live = LIVE_SIZE.load(Ordering::Relaxed);
+        Phases { count, start: (Instant::now(), cpu_seconds()), resident: resident_size(), live }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn end(&mut self, what: &str) {
+        let (elapsed, cpu) = (self.start.0.elapsed().as_secs_f64(), cpu_seconds() - self.start.1);
+        let count = self.count as f64;
+        println!(
+            "{what:8} {:8.0} sessions/s, {:6.1} \u{b5}s CPU each; resident {:+6.1} MiB, live {:+6.1} MiB",
+            count / elapsed,
+            cpu / count * 1e6,
+            (resident_size() as f64 - self.resident as f64) / 1048576.0,
+            (LIVE_SIZE.load(Ordering::Relaxed) - self.live) as f64 / 1048576.0,
+        );
+        self.start = (Instant::now(), cpu_seconds());
+    }
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -74,22 +132,14 @@ fn sessions(c: &mut Criterion) {
     let db = Db::open(directory.path().join("data")).unwrap();
     fill(&db, 100);
     db.flush().unwrap();
-    let before = resident_size();
-    let start = Instant::now();
+    let mut phases = Phases::new(count);
     let ids = fill(&db, count);
-    let logged = start.elapsed();
+    phases.end("log");
     db.flush().unwrap();
-    let flushed = start.elapsed();
-    let after = resident_size();
+    phases.end("flush");
     db.compact().unwrap();
-    let size = size_of_directory(&directory.path().join("data"));
-    println!(
-        "{count} sessions: {:.0}/s, {:.0}/s with the last flush; {} B of disk each; resident {:+.1} MiB",
-        count as f64 / logged.as_secs_f64(),
-        count as f64 / flushed.as_secs_f64(),
-        size / (count as u64 + 100),
-        (after as f64 - before as f64) / 1048576.0,
-    );
+    phases.end("compact");
+    println!("{count} sessions: {} B of blocks each", db.stats().block_size / (count as u64 + 100));
 
     let view = db.session(ids[count / 3]).unwrap();
     assert_eq!((view.metrics.len(), view.events.len(), view.summary.status), (200, 3, SessionStatus::Ended));

@@ -4,7 +4,9 @@
 //! same stretch; a series that missed a sample has them less a position.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+
+use hashbrown::HashMap;
 
 use crate::block::format::Section;
 use crate::chunk::SharedColumn;
@@ -13,6 +15,8 @@ use crate::error::Result;
 
 /// Packed bytes and decoded times of the columns that are remembered, at most.
 const MEMORY_SIZE_MAX: usize = 8 << 20;
+/// Shorter columns are shared only when they are equal: their parts are not worth the search.
+const PARTED_COUNT_MIN: u32 = 64;
 /// Most positions that a page may lack of a column it shares.
 const ABSENT_COUNT_MAX: usize = 64;
 /// So many columns are compared with a page that lacks some positions.
@@ -80,6 +84,9 @@ impl RecentColumns {
         if let Some(same) = self.by_crc.get(&crc).filter(|written| *written.bytes == *times.bytes) {
             return Ok(Some(Found { column: same.column, crc, absent: Vec::new() }));
         }
+        if times.count < PARTED_COUNT_MIN {
+            return Ok(None);
+        }
         let longer = self.by_end.range((times.max_time, 0)..).take(CANDIDATE_COUNT);
         let candidates = longer.filter_map(|(_, crc)| Some((*crc, self.by_crc.get(crc)?)));
         let mut part = Vec::new();
@@ -104,7 +111,9 @@ impl RecentColumns {
         let written = Written { column, bytes: bytes.into(), times: OnceCell::new() };
         self.forget(section.crc);
         self.memory_size += written.memory_size();
-        self.by_end.insert((max_time, section.crc));
+        if count >= PARTED_COUNT_MIN {
+            self.by_end.insert((max_time, section.crc));
+        }
         self.by_crc.insert(section.crc, written);
         self.oldest.push_back(section.crc);
         while self.memory_size > MEMORY_SIZE_MAX {

@@ -4,8 +4,9 @@
 //! [`GroupWriter`] is filled by the block writer; [`Group`] is what the block reader hands out. Layout in
 //! `docs/format.md`, "Directories".
 
-use std::collections::HashMap;
 use std::ops::Range;
+
+use hashbrown::HashMap;
 
 use crate::block::columns::Found;
 use crate::block::format::{GROUP_PAGE_COUNT, GROUP_SERIES_COUNT_MAX, INLINE_SIZE_MAX, Section};

@@ -11,6 +11,7 @@ mod columns;
 mod directory;
 mod format;
 mod reader;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use directory::{Group, PageEntry};
 pub(crate) use reader::{BlockReader, Cache, Chunk, GroupKeys};
+pub(crate) use stream::BlockStream;
 pub(crate) use verify::{Damage, Verified, verify};
 pub(crate) use writer::{BlockOptions, BlockWriter};
 

@@ -58,6 +58,10 @@ pub(crate) struct GroupKeys {
 }
 
 impl GroupKeys {
+    pub(super) fn new(first: u32, keys: Vec<SeriesKey>) -> Self {
+        GroupKeys { first, keys }
+    }
+
     /// The key of a series of the group.
     pub(crate) fn get(&self, ordinal: u32) -> Option<&SeriesKey> {
         self.keys.get(ordinal.checked_sub(self.first)? as usize)
@@ -285,35 +289,6 @@ impl BlockReader {
             .map_err(|error| self.damaged(values_section(page), error))
     }
 
-    /// A page as it was given to the writer, for copying: values are not decoded.
-    ///
-    /// # Errors
-    /// `Corruption`, `Io`.
-    pub(crate) fn raw_page(&self, group: &Group, page: &PageEntry) -> Result<EncodedPage> {
-        let meta = &page.meta;
-        let times = match &meta.times {
-            TimesMeta::Affine { step } => TimeColumn::Affine { start: meta.min_time, step: *step },
-            TimesMeta::Shared { index, absent } if absent.is_empty() => {
-                let (_, section) = group.shared(*index)?;
-                TimeColumn::Packed(self.read("time column", section)?.into_owned())
-            }
-            TimesMeta::Shared { .. } => {
-                let mut times = Vec::new();
-                self.read_times(group, page, &mut times)?;
-                encode_times(&times, Effort::Flush)
-            }
-        };
-        Ok(EncodedPage {
-            count: meta.aggregate.count,
-            min_time: meta.min_time,
-            max_time: meta.max_time,
-            times,
-            encoding: meta.encoding,
-            values: self.value_bytes(group, page)?.into_owned(),
-            aggregate: meta.aggregate.clone(),
-        })
-    }
-
     /// Where the parts of the file lie, in order, for `inspect`.
     ///
     /// # Errors
@@ -355,6 +330,21 @@ impl BlockReader {
         };
         check_crc(what, &bytes, section.crc).map_err(|error| self.damaged(section, error))?;
         Ok(bytes)
+    }
+
+    /// Whether sections are borrowed from a map.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// Reads `size` bytes from `start`, or as many as there are; `wanted` is among them.
+    pub(super) fn read_raw(&self, out: &mut Vec<u8>, start: u64, size: usize, wanted: Section) -> Result<()> {
+        if !wanted.is_inside(self.file_size) {
+            return Err(self.damaged(wanted, Error::corrupt("a section lies outside the file")));
+        }
+        let size = (self.file_size - start).min(size as u64) as usize;
+        out.resize(size, 0);
+        self.file.read_exact_at(out, start)
     }
 
     pub(super) fn read_table(&self) -> Result<GroupTable> {

@@ -214,12 +214,16 @@ fn copied_pages_make_the_same_block() {
     let all = samples(5, 100, 300);
     let (fs, meta) = block(&all);
     let source = open(&fs, ReadMode::Pread).unwrap();
+    let mut stream = BlockStream::new(&source).unwrap();
     let mut writer = BlockWriter::create(fs.clone(), Path::new("/copy"), OPTIONS).unwrap();
-    for ordinal in 0..meta.series_count {
-        let chunk = source.chunk(ordinal).unwrap();
-        writer.series(&source.key(ordinal).unwrap(), chunk.value_type()).unwrap();
-        for page in chunk.pages() {
-            writer.page(&source.raw_page(chunk.group(), page).unwrap()).unwrap();
+    for number in 0..source.group_count() {
+        let (group, keys) = stream.group(number).unwrap();
+        for ordinal in group.ordinals() {
+            let (value_type, pages) = group.series(ordinal).unwrap();
+            writer.series(keys.get(ordinal).unwrap(), value_type).unwrap();
+            for page in pages {
+                writer.page(&stream.raw_page(&group, page).unwrap()).unwrap();
+            }
         }
     }
     assert!(writer.memory_size() > 0 && writer.size() <= meta.size);

@@ -64,7 +64,9 @@ pub(crate) fn cut_pages<'a>(
     times: &'a [i64],
     values: ColumnSlice<'a>,
 ) -> impl Iterator<Item = Range<usize>> + use<'a> {
-    let stretch = stretch_for(usual_step(times));
+    // So few are one page, whatever their step.
+    let few = times.len() <= PAGE_SAMPLE_COUNT_MIN;
+    let stretch = if few { LADDER[LADDER.len() - 1] } else { stretch_for(usual_step(times)) };
     let mut start = 0;
     std::iter::from_fn(move || {
         let end = page_end(times, start, stretch);

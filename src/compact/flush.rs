@@ -6,7 +6,7 @@ use crate::chunk::merge::{ColumnSlice, PageMerger, PageSpan, Step, plan_steps};
 use crate::compact::rewrite::{Outputs, Shape, Target, keep};
 use crate::compact::stretch::{Span, stretches};
 use crate::error::Result;
-use crate::head::{Head, HeadSamples};
+use crate::head::{Head, HeadSamples, Scratch};
 use crate::model::{Column, Timestamp};
 
 /// Writes all samples of `head` at or above `floor` as blocks, which are on the device when this returns.
@@ -32,8 +32,14 @@ pub(crate) fn flush(head: &Head, target: &Target, floor: Timestamp) -> Result<Ve
     drop(spans);
     let mut work = Work::default();
     for (key, value_type, id) in &series {
-        let Some(samples) = head.read(*id) else { continue };
         outputs.series(key, *value_type)?;
+        let (times, values) = outputs.columns();
+        if head.read_staged(*id, &mut work.scratch, times, values) {
+            keep(times, values, |time| time >= floor);
+            outputs.appended()?;
+            continue;
+        }
+        let Some(samples) = head.read(*id) else { continue };
         work.write_series(&samples, floor, &mut outputs)?;
     }
     outputs.finish()
@@ -41,6 +47,7 @@ pub(crate) fn flush(head: &Head, target: &Target, floor: Timestamp) -> Result<Ve
 
 #[derive(Default)]
 struct Work {
+    scratch: Scratch,
     spans: Vec<PageSpan>,
     steps: Vec<Step>,
     merger: PageMerger,

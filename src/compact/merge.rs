@@ -1,8 +1,9 @@
 //! Many blocks into one: streaming, series by series.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::block::{BlockMeta, BlockReader, Group, GroupKeys, LsnRange, PageEntry};
+use crate::block::{BlockMeta, BlockReader, BlockStream, Group, GroupKeys, LsnRange, PageEntry};
 use crate::chunk::merge::{PageMerger, PageSpan, Step, plan_steps};
 use crate::chunk::{Effort, PageMeta};
 use crate::compact::plan::Plan;
@@ -13,6 +14,8 @@ use crate::model::{SeriesKey, TimeRange, Timestamp, ValueType};
 
 /// A page of a block that was merged before is copied as it is from this many samples on.
 const COPY_COUNT_MIN: u32 = 512;
+/// The only page of a series is copied as it is up to this many samples: no other encoding would gain anything.
+const COPY_COUNT_MAX: u32 = 64;
 
 /// Writes what the blocks of `plan` hold, less what tombstones delete and what lies below `floor`, as blocks that are on the
 /// device when this returns. No block at all comes out when nothing is left.
@@ -50,12 +53,13 @@ pub(crate) fn merge(
         steps: Vec::new(),
         merger: PageMerger::default(),
     };
-    while let Some((key, value_type)) = next_series(&cursors) {
+    let mut at = Vec::new();
+    while let Some((key, value_type)) = next_series(&cursors, &mut at) {
         outputs.series(&key, value_type)?;
-        work.collect(&cursors, &key, value_type);
-        work.write(inputs, &mut outputs)?;
-        for cursor in &mut cursors {
-            if cursor.is_at(&key, value_type) {
+        work.collect(&cursors, &at, &key);
+        work.write(&mut cursors, &mut outputs)?;
+        for input in &at {
+            if let Some(cursor) = cursors.get_mut(*input) {
                 cursor.advance()?;
             }
         }
@@ -65,24 +69,24 @@ pub(crate) fn merge(
 
 /// Walks the series of one block, group by group.
 struct Cursor<'a> {
-    block: &'a BlockReader,
-    group: Option<(Arc<Group>, Arc<GroupKeys>)>,
+    stream: BlockStream<'a>,
+    group: Option<(Arc<Group>, GroupKeys)>,
     group_number: usize,
     ordinal: u32,
 }
 
 impl<'a> Cursor<'a> {
     fn new(block: &'a BlockReader) -> Result<Self> {
-        let mut cursor = Cursor { block, group: None, group_number: 0, ordinal: 0 };
+        let mut cursor =
+            Cursor { stream: BlockStream::new(block)?, group: None, group_number: 0, ordinal: 0 };
         cursor.load()?;
         Ok(cursor)
     }
 
     fn load(&mut self) -> Result<()> {
         self.group = None;
-        if self.group_number < self.block.group_count() {
-            let (group, keys) = (self.block.group(self.group_number)?, self.block.keys(self.group_number)?);
-            self.group = Some((group, keys));
+        if self.group_number < self.stream.block().group_count() {
+            self.group = Some(self.stream.group(self.group_number)?);
         }
         Ok(())
     }
@@ -97,10 +101,6 @@ impl<'a> Cursor<'a> {
         Some((group, group.series(self.ordinal)?.1))
     }
 
-    fn is_at(&self, key: &SeriesKey, value_type: ValueType) -> bool {
-        self.current().is_some_and(|(own, own_type)| own == key && own_type == value_type)
-    }
-
     fn advance(&mut self) -> Result<()> {
         self.ordinal += 1;
         if self.group.as_ref().is_some_and(|(group, _)| !group.ordinals().contains(&self.ordinal)) {
@@ -111,8 +111,23 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn next_series(cursors: &[Cursor<'_>]) -> Option<(SeriesKey, ValueType)> {
-    let least = cursors.iter().filter_map(Cursor::current).min();
+/// The next series, and in `at` the numbers of the inputs that have it.
+fn next_series(cursors: &[Cursor<'_>], at: &mut Vec<usize>) -> Option<(SeriesKey, ValueType)> {
+    at.clear();
+    let mut least: Option<(&SeriesKey, ValueType)> = None;
+    for (input, current) in
+        cursors.iter().enumerate().filter_map(|(input, cursor)| Some((input, cursor.current()?)))
+    {
+        match least.map_or(Ordering::Less, |least| current.cmp(&least)) {
+            Ordering::Less => {
+                least = Some(current);
+                at.clear();
+                at.push(input);
+            }
+            Ordering::Equal => at.push(input),
+            Ordering::Greater => {}
+        }
+    }
     least.map(|(key, value_type)| (key.clone(), value_type))
 }
 
@@ -135,14 +150,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn collect(&mut self, cursors: &[Cursor<'_>], key: &SeriesKey, value_type: ValueType) {
+    fn collect(&mut self, cursors: &[Cursor<'_>], at: &[usize], key: &SeriesKey) {
         self.spans.clear();
         self.pages.clear();
         let matching: Vec<&Tombstone> =
             self.tombstones.iter().filter(|tombstone| tombstone.selector.matches(key)).collect();
-        for (input, cursor) in cursors.iter().enumerate().filter(|(_, cursor)| cursor.is_at(key, value_type))
-        {
-            let last_lsn = cursor.block.meta().last_lsn;
+        for (input, cursor) in at.iter().filter_map(|input| Some((*input, cursors.get(*input)?))) {
+            let last_lsn = cursor.stream.block().meta().last_lsn;
             let below = TimeRange { start: Timestamp::MIN, end: self.floor };
             let newer =
                 matching.iter().filter(|tombstone| tombstone.lsn > last_lsn).map(|tombstone| tombstone.range);
@@ -166,42 +180,43 @@ impl Work<'_> {
         plan_steps(&mut self.spans, &mut self.steps);
     }
 
-    fn write(&mut self, inputs: &[Arc<BlockReader>], outputs: &mut Outputs<'_>) -> Result<()> {
+    fn write(&mut self, cursors: &mut [Cursor<'_>], outputs: &mut Outputs<'_>) -> Result<()> {
         let Work { spans, pages, steps, merger, .. } = self;
+        let alone = pages.len() == 1;
         for step in steps.iter() {
             let (start, end) = match step {
                 Step::Page(index) => (*index, *index + 1),
                 Step::Merge { start, end, .. } => (*start, *end),
             };
-            let taken = spans.get(start as usize..end as usize).unwrap_or_default();
-            let taken = taken.iter().filter_map(|span| {
-                let page = pages.get(span.page as usize)?;
-                Some((span.rank, page, inputs.get(page.input)?))
-            });
-            if let Step::Merge { until, .. } = step {
+            for span in spans.get(start as usize..end as usize).unwrap_or_default() {
+                let Some(page) = pages.get(span.page as usize) else { continue };
+                let Some(cursor) = cursors.get_mut(page.input) else { continue };
+                let (stream, group, entry) = (&mut cursor.stream, &page.group, &page.entry);
                 let (times, values) = outputs.columns();
-                for (rank, page, block) in taken {
-                    merger.load(rank, values.value_type(), |times, values| {
-                        block.read_times(&page.group, &page.entry, times)?;
-                        block.read_values(&page.group, &page.entry, values)?;
+                if let Step::Merge { .. } = step {
+                    merger.load(span.rank, values.value_type(), |times, values| {
+                        stream.read_page(group, entry, times, values)?;
                         keep(times, values, |time| !page.deleted.iter().any(|range| range.contains(time)));
                         Ok(())
                     })?;
+                } else if is_copied(stream.block(), entry, alone) {
+                    outputs.page(stream.raw_page(group, entry)?)?;
+                } else {
+                    stream.read_page(group, entry, times, values)?;
                 }
+            }
+            if let Step::Merge { until, .. } = step {
+                let (times, values) = outputs.columns();
                 merger.drain(*until, times, values);
-            } else {
-                for (_, page, block) in taken {
-                    if block.meta().level > 0 && page.entry.meta.aggregate.count >= COPY_COUNT_MIN {
-                        outputs.page(block.raw_page(&page.group, &page.entry)?)?;
-                        continue;
-                    }
-                    let (times, values) = outputs.columns();
-                    block.read_times(&page.group, &page.entry, times)?;
-                    block.read_values(&page.group, &page.entry, values)?;
-                }
             }
             outputs.appended()?;
         }
         Ok(())
     }
+}
+
+/// Whether a page goes into the output as it is.
+fn is_copied(block: &BlockReader, entry: &PageEntry, alone: bool) -> bool {
+    let count = entry.meta.aggregate.count;
+    block.meta().level > 0 && count >= COPY_COUNT_MIN || alone && count <= COPY_COUNT_MAX
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::db::series::Series;
 use crate::error::{Error, Result};
+use crate::head::key_hash;
 use crate::model::{SampleValue, SeriesKey, Timestamp, ValueRef, ValueType, encode_key};
 use crate::wal::BatchColumns;
 
@@ -25,19 +27,41 @@ pub struct Batch<'a> {
 #[derive(Debug, Default)]
 pub(super) struct BatchData {
     pub(super) columns: BatchColumns,
-    /// Samples whose series are yet to be looked up, in order.
+    /// Series that are yet to be looked up, in order of their samples.
     pub(super) named: Vec<Named>,
     /// The canonical keys of `named`, one behind the other.
     pub(super) keys: Vec<u8>,
 }
 
-/// A sample by name: where it stands in the columns, and where its key lies.
+/// Samples of one series by name: where they stand in the columns of their kind, and where the key lies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named {
     pub(super) position: u32,
+    pub(super) count: u32,
     pub(super) value_type: ValueType,
+    pub(super) hash: u64,
     pub(super) key_start: usize,
     pub(super) key_end: usize,
+}
+
+impl Named {
+    pub(super) fn positions(&self) -> Range<u32> {
+        self.position..self.position + self.count
+    }
+}
+
+/// A key with what the registry looks it up by, for those who write a series many times without a handle.
+#[derive(Clone, Debug)]
+pub(crate) struct HashedKey {
+    pub(crate) key: SeriesKey,
+    pub(super) hash: u64,
+}
+
+impl HashedKey {
+    pub(crate) fn new(key: SeriesKey) -> Self {
+        let hash = key_hash(key.as_bytes());
+        HashedKey { key, hash }
+    }
 }
 
 impl BatchData {
@@ -45,6 +69,27 @@ impl BatchData {
         self.columns.clear();
         self.named.clear();
         self.keys.clear();
+    }
+
+    /// Where the next sample of this type will stand.
+    fn next_position(&self, value_type: ValueType) -> usize {
+        if value_type == ValueType::Bytes { self.columns.bytes_ids.len() } else { self.columns.ids.len() }
+    }
+
+    /// Adds samples of a series by its key.
+    pub(super) fn push_hashed<'v>(
+        &mut self,
+        key: &HashedKey,
+        value_type: ValueType,
+        samples: impl Iterator<Item = (Timestamp, ValueRef<'v>)>,
+    ) {
+        let position = self.next_position(value_type);
+        samples.for_each(|(time, value)| push_value(&mut self.columns, u32::MAX, time, value));
+        let count = self.next_position(value_type) - position;
+        let key_start = self.keys.len();
+        self.keys.extend_from_slice(key.key.as_bytes());
+        let (position, count, key_end) = (position as u32, count as u32, self.keys.len());
+        self.named.push(Named { position, count, value_type, hash: key.hash, key_start, key_end });
     }
 }
 
@@ -162,12 +207,22 @@ impl<'a> Batch<'a> {
             return Err(error);
         }
         let value_type = value.value_type();
-        let columns = &self.data.columns;
-        let position =
-            if value_type == ValueType::Bytes { columns.bytes_ids.len() } else { columns.ids.len() };
-        let named = Named { position: position as u32, value_type, key_start, key_end: self.data.keys.len() };
-        self.data.named.push(named);
+        let position = self.data.next_position(value_type);
         push_value(&mut self.data.columns, u32::MAX, time, value);
+        let BatchData { named, keys, .. } = &mut self.data;
+        let (before, key) = keys.split_at(key_start);
+        // A column by name: the series is the one before.
+        if let Some(last) = named.last_mut()
+            && last.value_type == value_type
+            && (last.position + last.count) as usize == position
+            && before.get(last.key_start..last.key_end) == Some(key)
+        {
+            last.count += 1;
+            keys.truncate(key_start);
+            return Ok(());
+        }
+        let (position, hash, key_end) = (position as u32, key_hash(key), keys.len());
+        named.push(Named { position, count: 1, value_type, hash, key_start, key_end });
         Ok(())
     }
 

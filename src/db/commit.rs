@@ -5,6 +5,7 @@
 //! LSN. So the head is always the result of a prefix of the log. One waiter syncs for all, outside the
 //! commit lock. Lock order: commit, registry, shard; `pending` and the state of syncing are leaves.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +15,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::db::batch::BatchData;
 use crate::error::{Error, Result};
-use crate::head::{Head, Scratch};
-use crate::model::Timestamp;
+use crate::head::{Head, Scratch, key_hash};
+use crate::model::{Timestamp, ValueType};
 use crate::wal::{
     BatchColumns, Definition, DeleteRecord, FRAME_SIZE_MAX, FrameHeader, FrameKind, LSN_COUNTER_BITS, Log,
     MetadataRecord, SegmentInfo, WAL_RECORD_SIZE_MAX, encode_batch, encode_delete, encode_metadata,
@@ -36,11 +37,11 @@ pub(super) enum Entry {
     Metadata(MetadataRecord),
 }
 
-/// One writer's place in the queue.
+/// One writer's place in the queue; the open frame, which is applied already, has no slot.
 #[derive(Debug)]
 pub(super) struct Pending {
     entry: Entry,
-    slot: Arc<Slot>,
+    slot: Option<Arc<Slot>>,
 }
 
 /// Where a writer finds its result and gets its memory back.
@@ -184,7 +185,7 @@ impl CommitQueue {
     /// entry back for its memory.
     pub(super) fn commit(&self, entry: Entry) -> (Result<u64>, Entry) {
         let slot = Arc::new(Slot::default());
-        self.pending.lock().push(Pending { entry, slot: slot.clone() });
+        self.pending.lock().push(Pending { entry, slot: Some(slot.clone()) });
         let mut committer = self.committer.lock();
         let done = slot.0.lock().take();
         if let Some(done) = done {
@@ -216,54 +217,86 @@ impl CommitQueue {
         let mut committer = self.committer.lock();
         let committer = &mut *committer;
         committer.check_open()?;
-        if committer.open_frame.len() >= OPEN_FRAME_COUNT_MAX
-            || committer.open_frame.bytes.size() >= WAL_RECORD_SIZE_MAX / 4
-        {
-            let closed = self.close_open_frame(committer);
-            if committer.open_frame.len() >= OPEN_FRAME_COUNT_REFUSED {
-                closed?;
-            }
-        }
+        self.bound_open_frame(committer)?;
         committer.head_since.get_or_insert_with(|| self.env.clock.monotonic());
         committer.append(id, time, value);
         Ok(())
     }
 
+    /// Adds samples to the open frame and to the head at once; they stay in `data`, for the caller to clear.
+    ///
+    /// # Errors
+    /// As a commit of the batch, but for the log: a log that refuses is an error only when very much waits for it.
+    pub(super) fn absorb(&self, data: &mut BatchData) -> Result<()> {
+        let mut committer = self.committer.lock();
+        let committer = &mut *committer;
+        committer.check_open()?;
+        self.resolve(committer, data)?;
+        self.bound_open_frame(committer)?;
+        committer.head_since.get_or_insert_with(|| self.env.clock.monotonic());
+        committer.open_frame.extend(&data.columns);
+        committer.head.append(&data.columns, &mut committer.scratch);
+        Ok(())
+    }
+
+    /// Closes the open frame when it is large.
+    ///
+    /// # Errors
+    /// What the log said, when it has refused very much.
+    #[inline]
+    fn bound_open_frame(&self, committer: &mut Committer) -> Result<()> {
+        if committer.open_frame.len() < OPEN_FRAME_COUNT_MAX
+            && committer.open_frame.bytes.size() < WAL_RECORD_SIZE_MAX / 4
+        {
+            return Ok(());
+        }
+        let closed = self.close_open_frame(committer);
+        if committer.open_frame.len() >= OPEN_FRAME_COUNT_REFUSED { closed } else { Ok(()) }
+    }
+
     fn process(&self, committer: &mut Committer, group: Vec<Pending>) {
         let ready = committer.check_open().and_then(|()| self.check_poisoned());
-        let opened = ready.and_then(|()| self.check_refused(committer)).and_then(|()| {
-            // Buffered samples were applied before these, so their frame comes first.
-            self.close_open_frame(committer)
-        });
-        if let Err(error) = opened {
+        if let Err(error) = ready.and_then(|()| self.check_refused(committer)) {
             for pending in group {
                 pending.answer(Err(error.repeat()));
             }
             return;
         }
-        let mut accepted = Vec::with_capacity(group.len());
+        let mut accepted = Vec::with_capacity(group.len() + 1);
+        // Buffered samples were applied before these, so their frame comes first.
+        accepted.extend(committer.take_open_frame());
         for mut pending in group {
-            match self.resolve(committer, &mut pending.entry) {
+            match self.resolve_entry(committer, &mut pending.entry) {
                 Ok(()) => accepted.push(pending),
                 Err(error) => pending.answer(Err(error)),
             }
         }
+        self.write_and_apply(committer, accepted).unwrap_or_default();
+    }
+
+    /// Writes the frames of entries whose series are known, applies them and answers.
+    fn write_and_apply(&self, committer: &mut Committer, group: Vec<Pending>) -> Result<()> {
         let first_lsn = committer.next_lsn;
-        let written = self.write_group(committer, &accepted);
-        match written {
-            Ok(()) => {
-                for (pending, lsn) in accepted.into_iter().zip(first_lsn..) {
+        let written = self.write_group(committer, &group);
+        for (pending, lsn) in group.into_iter().zip(first_lsn..) {
+            match (&written, pending) {
+                (written, Pending { entry: Entry::Batch(mut data), slot: None }) => {
+                    if written.is_ok() {
+                        data.columns.clear();
+                        committer.head.advance(lsn);
+                        self.visible_lsn.store(lsn, Ordering::Release);
+                    }
+                    committer.open_frame = data.columns;
+                }
+                (Ok(()), pending) => {
                     committer.apply(&pending.entry, lsn);
                     self.visible_lsn.store(lsn, Ordering::Release);
                     pending.answer(Ok(lsn));
                 }
-            }
-            Err(error) => {
-                for pending in accepted {
-                    pending.answer(Err(error.repeat()));
-                }
+                (Err(error), pending) => pending.answer(Err(error.repeat())),
             }
         }
+        written
     }
 
     /// Fails while the last write failed less than [`PROBE_INTERVAL`] ago.
@@ -277,14 +310,18 @@ impl CommitQueue {
         Ok(())
     }
 
-    /// Looks up the series of named samples and drops samples below the floor.
-    fn resolve(&self, committer: &mut Committer, entry: &mut Entry) -> Result<()> {
+    fn resolve_entry(&self, committer: &mut Committer, entry: &mut Entry) -> Result<()> {
         let Entry::Batch(data) = entry else { return Ok(()) };
+        self.resolve(committer, data)
+    }
+
+    /// Looks up the series of named samples and drops samples below the floor.
+    fn resolve(&self, committer: &mut Committer, data: &mut BatchData) -> Result<()> {
         if !data.named.is_empty() {
             committer.resolve_names(data)?;
         }
         let floor = self.floor.load(Ordering::Acquire);
-        let dropped = drop_below(&mut data.columns, floor);
+        let dropped = drop_below(data, floor);
         self.dropped_below_floor.fetch_add(dropped as u64, Ordering::Relaxed);
         let size = data.columns.encoded_size_max();
         if size > WAL_RECORD_SIZE_MAX {
@@ -364,23 +401,8 @@ impl CommitQueue {
             return Ok(());
         }
         self.check_refused(committer)?;
-        let columns = std::mem::take(&mut committer.open_frame);
-        let slot = Arc::new(Slot::default());
-        let data = BatchData { columns, ..BatchData::default() };
-        let pending = Pending { entry: Entry::Batch(data), slot };
-        let group = [pending];
-        let written = self.write_group(committer, &group);
-        let [pending] = group;
-        if let Entry::Batch(mut data) = pending.entry {
-            if written.is_ok() {
-                data.columns.clear();
-                let lsn = committer.log.last_lsn();
-                committer.head.advance(lsn);
-                self.visible_lsn.store(lsn, Ordering::Release);
-            }
-            committer.open_frame = data.columns;
-        }
-        written
+        let group = committer.take_open_frame().into_iter().collect();
+        self.write_and_apply(committer, group)
     }
 
     /// Closes the open frame, so that everything written so far is in the operating system.
@@ -481,7 +503,9 @@ fn poisoned(error: &Error) -> Error {
 
 impl Pending {
     fn answer(self, result: Result<u64>) {
-        *self.slot.0.lock() = Some((result, self.entry));
+        if let Some(slot) = &self.slot {
+            *slot.0.lock() = Some((result, self.entry));
+        }
     }
 }
 
@@ -531,12 +555,11 @@ impl Committer {
         let mut missing = Vec::new();
         {
             let registry = registry.read();
-            for (index, named) in named.iter().enumerate() {
+            for named in named.iter() {
                 let key = keys.get(named.key_start..named.key_end).unwrap_or_default();
-                let hash = registry.hash(key, named.value_type);
-                match registry.find(key, named.value_type, hash) {
-                    Some(id) => columns.set_id(named.value_type, named.position, id),
-                    None => missing.push((index, hash)),
+                match registry.find(key, named.value_type, named.hash) {
+                    Some(id) => columns.set_ids(named.value_type, named.positions(), id),
+                    None => missing.push(*named),
                 }
             }
         }
@@ -544,21 +567,31 @@ impl Committer {
             return Ok(());
         }
         let mut registry = registry.write();
-        for (index, hash) in missing {
-            let Some(named) = named.get(index) else { continue };
+        for named in missing {
             let key = keys.get(named.key_start..named.key_end).unwrap_or_default();
-            let id = register(&mut registry, key, named.value_type, hash, self.series_count_max)?;
-            columns.set_id(named.value_type, named.position, id);
+            let make = || crate::SeriesKey::from_checked_bytes(key);
+            let id = register(&mut registry, key, make, named.value_type, named.hash, self.series_count_max)?;
+            columns.set_ids(named.value_type, named.positions(), id);
         }
         Ok(())
+    }
+
+    /// The open frame as an entry of a group, if it holds anything.
+    fn take_open_frame(&mut self) -> Option<Pending> {
+        if self.open_frame.is_empty() {
+            return None;
+        }
+        let data = BatchData { columns: std::mem::take(&mut self.open_frame), ..BatchData::default() };
+        Some(Pending { entry: Entry::Batch(data), slot: None })
     }
 
     /// The number of a series, made alive if it is not.
     pub(super) fn register(&mut self, key: &crate::SeriesKey, value_type: crate::ValueType) -> Result<u32> {
         self.check_open()?;
         let mut registry = self.head.registry().write();
-        let hash = registry.hash(key.as_bytes(), value_type);
-        let id = register(&mut registry, key.as_bytes(), value_type, hash, self.series_count_max)?;
+        let hash = key_hash(key.as_bytes());
+        let count_max = self.series_count_max;
+        let id = register(&mut registry, key.as_bytes(), || key.clone(), value_type, hash, count_max)?;
         registry.hold(id);
         Ok(id)
     }
@@ -602,6 +635,7 @@ impl Committer {
 fn register(
     registry: &mut crate::head::Registry,
     key: &[u8],
+    make: impl FnOnce() -> crate::SeriesKey,
     value_type: crate::ValueType,
     hash: u64,
     count_max: u64,
@@ -609,13 +643,9 @@ fn register(
     if let Some(id) = registry.find(key, value_type, hash) {
         return Ok(id);
     }
-    let key = crate::SeriesKey::from_bytes(key)?;
-    if let Some(other) = registry.other_type(key.as_bytes(), value_type) {
-        return Err(Error::invalid_input(format!(
-            "series {key} holds {} values and is in use; {} was asked for",
-            other.name(),
-            value_type.name()
-        )));
+    let key = make();
+    if let Some(other) = registry.other_type(key.as_bytes(), value_type, hash) {
+        return Err(other_type(&key, other, value_type));
     }
     if registry.count() >= count_max {
         return Err(Error::limit_exceeded(format!(
@@ -625,13 +655,31 @@ fn register(
     Ok(registry.insert(key, value_type, hash))
 }
 
+#[cold]
+pub(super) fn other_type(key: &crate::SeriesKey, other: crate::ValueType, wanted: crate::ValueType) -> Error {
+    Error::invalid_input(format!(
+        "series {key} holds {} values and is in use; {} was asked for",
+        other.name(),
+        wanted.name()
+    ))
+}
+
 /// Removes the samples below `floor`; returns how many.
-fn drop_below(columns: &mut BatchColumns, floor: i64) -> usize {
+fn drop_below(data: &mut BatchData, floor: i64) -> usize {
     let below = |times: &[i64]| times.iter().fold(i64::MAX, |least, time| least.min(*time)) < floor;
+    let columns = &data.columns;
     if !below(&columns.times) && !below(&columns.bytes_times) {
         return 0;
     }
     let before = columns.len();
+    // Should the write fail, the batch is looked up again: its series stand where their samples then do.
+    let (words_kept, bytes_kept) = (kept(&columns.times, floor), kept(&columns.bytes_times, floor));
+    for named in &mut data.named {
+        let kept = if named.value_type == ValueType::Bytes { &bytes_kept } else { &words_kept };
+        let place = |position: u32| kept.get(position as usize).copied().unwrap_or_default();
+        let Range { start, end } = named.positions();
+        (named.position, named.count) = (place(start), place(end) - place(start));
+    }
     let mut kept = BatchColumns::default();
     for ((id, time), word) in columns.ids.iter().zip(&columns.times).zip(&columns.words) {
         if *time >= floor {
@@ -647,6 +695,16 @@ fn drop_below(columns: &mut BatchColumns, floor: i64) -> usize {
             kept.bytes.push(value);
         }
     }
-    *columns = kept;
-    before - columns.len()
+    data.columns = kept;
+    before - data.columns.len()
+}
+
+/// How many of the times before each position, and before the end, are at or above `floor`.
+fn kept(times: &[i64], floor: i64) -> Vec<u32> {
+    let mut count = 0;
+    let counts = times.iter().map(|time| {
+        count += u32::from(*time >= floor);
+        count
+    });
+    std::iter::once(0).chain(counts).collect()
 }

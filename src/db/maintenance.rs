@@ -167,6 +167,7 @@ impl Inner {
     }
 
     fn sync_all(&self) -> Result<()> {
+        self.drain_buffers();
         let lsn = self.commits.push_to_os()?;
         self.commits.wait_durable(lsn)
     }
@@ -608,6 +609,7 @@ impl Inner {
 
     /// Ends everything in order: flush what is worth it, sync, say so in the manifest.
     pub(super) fn close(&self) -> Result<()> {
+        self.buffers.close(&self.commits);
         let mut steps = self.maintenance.step.lock();
         let flushed = self.close_flush(&mut steps);
         let closed = self.commits.paused(|committer| {

@@ -6,6 +6,7 @@
 //! length of a copy.
 
 mod batch;
+mod buffer;
 mod commit;
 pub mod inspect;
 mod maintenance;
@@ -37,6 +38,8 @@ use crate::query::source::{Pin, Snapshot};
 use crate::wal::{DeleteRecord, MetadataRecord};
 
 pub use batch::Batch;
+pub(crate) use batch::HashedKey;
+pub(crate) use buffer::{Buffer, Holder};
 pub use options::{AtDiskCap, Background, Durability, Options};
 pub use reader::Reader;
 pub use recover::Recovery;
@@ -75,6 +78,7 @@ pub(crate) struct Inner {
     options: Options,
     database_id: [u8; 16],
     commits: CommitQueue,
+    buffers: buffer::Buffers,
     version: RwLock<Arc<Version>>,
     manifest: Mutex<Manifest>,
     maintenance: Maintenance,
@@ -219,6 +223,7 @@ impl Db {
     /// # Errors
     /// `Io` when the log cannot be written, `Closed` when a sync has failed.
     pub fn sync(&self) -> Result<Receipt> {
+        self.inner.drain_buffers();
         let lsn = self.inner.commits.push_to_os()?;
         self.inner.commits.wait_durable(lsn)?;
         Ok(Receipt(lsn))
@@ -364,6 +369,7 @@ impl fmt::Debug for Db {
 
 impl Pin for Inner {
     fn pin(&self) -> Result<Snapshot> {
+        self.drain_buffers();
         Ok(self.version().pin(self.env()))
     }
 }
@@ -399,6 +405,7 @@ impl Inner {
     }
 
     fn delete(&self, record: DeleteRecord) -> Result<u64> {
+        self.drain_buffers();
         let tombstone = |lsn| Tombstone { lsn, selector: record.selector.clone(), range: record.range };
         let (result, _) = self.commits.commit(Entry::Delete(record.clone()));
         let lsn = result?;

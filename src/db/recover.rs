@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::block::ReadMode;
 use crate::block::{BlockReader, Cache};
 use crate::db::Inner;
+use crate::db::buffer::Buffers;
 use crate::db::commit::{CommitQueue, CommitStart};
 use crate::db::maintenance::Maintenance;
 use crate::db::options::Options;
@@ -122,6 +123,7 @@ pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
         root: root.to_owned(),
         database_id: state.database_id,
         commits,
+        buffers: Buffers::default(),
         version: RwLock::new(Arc::new(version)),
         manifest: Mutex::new(manifest),
         maintenance: Maintenance::default(),

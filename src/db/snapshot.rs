@@ -21,6 +21,7 @@ impl Inner {
         check_target(fs, target)?;
         // No step runs meanwhile, so no file that is linked here is removed before it is.
         let _step = self.pause_maintenance();
+        self.drain_buffers();
         let (segments, last_lsn) = self.commits.paused(|committer| {
             self.commits.close_open_frame(committer)?;
             committer.log.close_segment();

@@ -94,6 +94,7 @@ impl Inner {
     }
 
     pub(super) fn stats(&self) -> Stats {
+        self.drain_buffers();
         let version = self.version();
         let (wal_size, head) =
             self.commits.paused(|committer| (committer.log.size(), committer.head.clone()));

@@ -12,13 +12,14 @@ mod series;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicIsize, AtomicU64, Ordering};
 
+use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use crate::head::series::{HeadSeries, STAGING_COUNT_MAX, STAGING_COUNT_MIN};
 use crate::model::{Column, SeriesKey, Timestamp, ValueType};
 use crate::wal::{BatchColumns, DeleteRecord};
 
-pub(crate) use registry::Registry;
+pub(crate) use registry::{Registry, key_hash};
 pub(crate) use replay::Replay;
 pub(crate) use series::{Run, Scratch};
 
@@ -108,25 +109,37 @@ impl Head {
 
     /// Applies a batch, whose series are all in the registry, and moves to its LSN. Only the commit queue calls this.
     pub(crate) fn apply(&self, columns: &BatchColumns, lsn: u64, scratch: &mut Scratch) {
-        let words = columns.ids.iter().zip(&columns.times).zip(columns.words.iter());
-        self.apply_each(words.map(|((id, time), word)| (*id, *time, *word)), |series, time, word, count| {
-            series.push_word(time, word, count, scratch)
+        self.append(columns, scratch);
+        self.last_lsn.store(lsn, Ordering::Release);
+    }
+
+    /// Applies samples whose frame is still open. Only the commit queue calls this.
+    pub(crate) fn append(&self, columns: &BatchColumns, scratch: &mut Scratch) {
+        let mut start = 0;
+        let runs = columns.ids.chunk_by(|a, b| a == b).map(|run| {
+            let range = start..start + run.len();
+            start = range.end;
+            let times = columns.times.get(range.clone()).unwrap_or_default();
+            let words = columns.words.get(range).unwrap_or_default();
+            (run.first().copied().unwrap_or_default(), (times, words))
+        });
+        self.apply_each(runs, |series, (times, words), count| {
+            series.push_words(times, words, count, scratch)
         });
         let bytes = columns.bytes_ids.iter().zip(&columns.bytes_times).zip(columns.bytes.iter());
         self.apply_each(
-            bytes.map(|((id, time), value)| (*id, *time, value)),
-            |series, time, value, count| series.push_bytes(time, value, count, scratch),
+            bytes.map(|((id, time), value)| (*id, (*time, value))),
+            |series, (time, value), count| series.push_bytes(time, value, count, scratch),
         );
         self.sample_count.fetch_add(columns.len() as u64, Ordering::Relaxed);
         self.cover(&columns.times);
         self.cover(&columns.bytes_times);
-        self.last_lsn.store(lsn, Ordering::Release);
     }
 
     /// Applies one sample of an f64 or i64 series whose frame is still open. Only the commit queue calls this.
     pub(crate) fn append_word(&self, id: u32, time: i64, word: u64, scratch: &mut Scratch) {
-        self.apply_each(std::iter::once((id, time, word)), |series, time, word, count| {
-            series.push_word(time, word, count, scratch)
+        self.apply_each(std::iter::once((id, (time, word))), |series, (time, word), count| {
+            series.push_words(&[time], &[word], count, scratch)
         });
         self.sample_count.fetch_add(1, Ordering::Relaxed);
         self.cover(&[time]);
@@ -134,7 +147,7 @@ impl Head {
 
     /// Applies one sample of a bytes series whose frame is still open. Only the commit queue calls this.
     pub(crate) fn append_bytes(&self, id: u32, time: i64, value: &[u8], scratch: &mut Scratch) {
-        self.apply_each(std::iter::once((id, time, value)), |series, time, value, count| {
+        self.apply_each(std::iter::once((id, (time, value))), |series, (time, value), count| {
             series.push_bytes(time, value, count, scratch)
         });
         self.sample_count.fetch_add(1, Ordering::Relaxed);
@@ -143,13 +156,13 @@ impl Head {
 
     fn apply_each<V>(
         &self,
-        samples: impl Iterator<Item = (u32, i64, V)>,
-        mut push: impl FnMut(&mut HeadSeries, i64, V, usize) -> isize,
+        samples: impl Iterator<Item = (u32, V)>,
+        mut push: impl FnMut(&mut HeadSeries, V, usize) -> isize,
     ) {
         let seal_count = self.seal_count();
         let mut grown = 0;
         let mut locked: Option<(usize, _)> = None;
-        for (id, time, value) in samples {
+        for (id, samples) in samples {
             let (shard_index, local) = place(id);
             if locked.as_ref().is_none_or(|(held, _)| *held != shard_index) {
                 // Let go of one shard before the next is taken.
@@ -158,12 +171,12 @@ impl Head {
             }
             let Some((_, shard)) = &mut locked else { continue };
             if let Some(series) = shard.get_mut(local) {
-                grown += push(series, time, value, seal_count);
+                grown += push(series, samples, seal_count);
                 continue;
             }
             let Some(value_type) = self.value_type(id) else { continue };
             let mut series = HeadSeries::new(id, value_type);
-            grown += push(&mut series, time, value, seal_count) + SLOT_SIZE;
+            grown += push(&mut series, samples, seal_count) + SLOT_SIZE;
             shard.add(local, series);
             self.series_count.fetch_add(1, Ordering::Relaxed);
         }
@@ -215,6 +228,20 @@ impl Head {
         Some(HeadSamples { runs, times, values })
     }
 
+    /// Appends the samples of a series to empty columns of its type, sorted and free of duplicates, if it has none in
+    /// runs; else returns false.
+    pub(crate) fn read_staged(
+        &self,
+        id: u32,
+        scratch: &mut Scratch,
+        times: &mut Vec<i64>,
+        values: &mut Column,
+    ) -> bool {
+        let (shard_index, local) = place(id);
+        let Some(shard) = self.shards.get(shard_index).map(|shard| shard.read()) else { return false };
+        shard.get(local).is_some_and(|series| series.read_staged(scratch, times, values))
+    }
+
     /// Calls `visit` with smallest time, largest time and count of each run and of what is staged.
     pub(crate) fn visit_spans(&self, id: u32, visit: impl FnMut(i64, i64, u32)) {
         let (shard_index, local) = place(id);
@@ -244,13 +271,29 @@ impl Head {
     }
 
     /// All series that have a place here, ascending by key and type.
+    ///
+    /// They are put together by name first: within a name, numbers often rise with keys, and what rises is sorted in one
+    /// pass.
     pub(crate) fn all_sorted(&self) -> Vec<(SeriesKey, ValueType, u32)> {
-        let ids: Vec<u32> = self
-            .shards
-            .iter()
-            .flat_map(|shard| shard.read().slots.iter().map(|series| series.id).collect::<Vec<_>>())
-            .collect();
-        self.sorted(ids)
+        let mut ids: Vec<u32> = Vec::with_capacity(self.series_count.load(Ordering::Relaxed) as usize);
+        for shard in &self.shards {
+            ids.extend(shard.read().slots.iter().map(|series| series.id));
+        }
+        ids.sort_unstable();
+        let registry = self.registry.read();
+        let mut by_name: HashMap<&[u8], Vec<(&SeriesKey, ValueType, u32)>> = HashMap::new();
+        for id in &ids {
+            let Some((key, value_type)) = registry.get(*id) else { continue };
+            by_name.entry(key.name_bytes()).or_default().push((key, value_type, *id));
+        }
+        let mut names: Vec<_> = by_name.into_iter().collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        let mut sorted = Vec::with_capacity(ids.len());
+        for (_, mut series) in names {
+            series.sort();
+            sorted.extend(series.into_iter().map(|(key, value_type, id)| (key.clone(), value_type, id)));
+        }
+        sorted
     }
 
     /// The registry that names the series.
@@ -315,7 +358,7 @@ mod tests {
         for (number, value_type) in types.iter().enumerate() {
             let key = SeriesKey::new("m", [("n", number.to_string())]).unwrap();
             let mut registry = registry.write();
-            let hash = registry.hash(key.as_bytes(), *value_type);
+            let hash = key_hash(key.as_bytes());
             assert_eq!(registry.insert(key.clone(), *value_type, hash) as usize, number);
             keys.push(key);
         }

@@ -3,7 +3,8 @@
 //! Shared by the active and the frozen head, and outlives a flush, so that handles stay valid. An entry
 //! goes when no handle holds it and no head has samples of it. Owned by a lock in `head::mod`.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use roaring::RoaringBitmap;
@@ -14,10 +15,18 @@ use crate::model::{Match, NAME_KEY, Selector, SeriesKey, ValueType};
 /// allocator's overhead for the key.
 const ENTRY_SIZE: usize = size_of::<Entry>() + 16 + 32;
 
+/// One hasher for the process, so that a key is hashed where it is made, before any lock.
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+
+/// The hash by which [`Registry::find`] looks up the series of a key.
+#[inline]
+pub(crate) fn key_hash(key: &[u8]) -> u64 {
+    HASHER.hash_one(key)
+}
+
 /// All series that are alive.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    hasher: DefaultHashBuilder,
     table: HashTable<u32>,
     entries: Vec<Entry>,
     free: Vec<u32>,
@@ -87,14 +96,6 @@ impl Postings {
 }
 
 impl Registry {
-    /// The hash by which [`Registry::find`] looks up.
-    pub(crate) fn hash(&self, key: &[u8], value_type: ValueType) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(key);
-        hasher.write_u8(value_type as u8);
-        hasher.finish()
-    }
-
     /// The number of a series, if it is alive.
     pub(crate) fn find(&self, key: &[u8], value_type: ValueType, hash: u64) -> Option<u32> {
         let is_it = |id: &u32| {
@@ -108,10 +109,16 @@ impl Registry {
     }
 
     /// The type under which a series of this key is alive, if another than `value_type`.
-    pub(crate) fn other_type(&self, key: &[u8], value_type: ValueType) -> Option<ValueType> {
-        [ValueType::F64, ValueType::I64, ValueType::Bytes]
-            .into_iter()
-            .find(|other| *other != value_type && self.find(key, *other, self.hash(key, *other)).is_some())
+    pub(crate) fn other_type(&self, key: &[u8], value_type: ValueType, hash: u64) -> Option<ValueType> {
+        let other = |id: &u32| {
+            self.entries.get(*id as usize).is_some_and(|entry| {
+                entry.hash == hash
+                    && entry.value_type != value_type
+                    && entry.key.as_ref().is_some_and(|k| k.as_bytes() == key)
+            })
+        };
+        let id = self.table.find(hash, other)?;
+        self.entries.get(*id as usize).map(|entry| entry.value_type)
     }
 
     /// Adds a series that [`Registry::find`] did not find; returns its number.
@@ -179,7 +186,7 @@ impl Registry {
         }
         if self.all.is_empty() {
             // Nothing is alive: give the memory back as well.
-            *self = Registry { hasher: self.hasher.clone(), ..Registry::default() };
+            *self = Registry::default();
         }
     }
 
@@ -279,7 +286,7 @@ mod tests {
                     tags.push(("rack".to_owned(), format!("r{}", host % 4)));
                 }
                 let key = SeriesKey::new(name, tags).unwrap();
-                let hash = registry.hash(key.as_bytes(), ValueType::F64);
+                let hash = key_hash(key.as_bytes());
                 assert_eq!(registry.find(key.as_bytes(), ValueType::F64, hash), None);
                 let id = registry.insert(key.clone(), ValueType::F64, hash);
                 assert_eq!(registry.find(key.as_bytes(), ValueType::F64, hash), Some(id));
@@ -335,9 +342,9 @@ mod tests {
     fn types_are_told_apart() {
         let mut registry = Registry::default();
         let key = SeriesKey::new("a", [("b", "c")]).unwrap();
-        let hash = registry.hash(key.as_bytes(), ValueType::I64);
+        let hash = key_hash(key.as_bytes());
         registry.insert(key.clone(), ValueType::I64, hash);
-        assert_eq!(registry.other_type(key.as_bytes(), ValueType::F64), Some(ValueType::I64));
-        assert_eq!(registry.other_type(key.as_bytes(), ValueType::I64), None);
+        assert_eq!(registry.other_type(key.as_bytes(), ValueType::F64, hash), Some(ValueType::I64));
+        assert_eq!(registry.other_type(key.as_bytes(), ValueType::I64, hash), None);
     }
 }

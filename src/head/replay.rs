@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::head::{Head, Scratch};
+use crate::head::{Head, Scratch, key_hash};
 use crate::wal::{BatchColumns, Definition, DeleteRecord, Frame, FrameKind, MetadataRecord};
 use crate::wal::{decode_batch, decode_delete, decode_metadata};
 
@@ -77,7 +77,7 @@ impl Replay {
         }
         let mut registry = self.head.registry().write();
         for Definition { id, value_type, key } in definitions {
-            let hash = registry.hash(key.as_bytes(), value_type);
+            let hash = key_hash(key.as_bytes());
             let known = registry.find(key.as_bytes(), value_type, hash);
             let own = known.unwrap_or_else(|| registry.insert(key, value_type, hash));
             self.ids.insert(id, own);

@@ -12,8 +12,8 @@ use crate::model::{BytesColumn, Column, TimeRange, Timestamp, ValueType};
 
 /// Staging is sealed at this many samples when memory allows.
 pub(crate) const STAGING_COUNT_MAX: usize = 256;
-/// Staging is never sealed below this many samples: a page of fewer costs more than it saves.
-pub(crate) const STAGING_COUNT_MIN: usize = 16;
+/// Staging is never sealed below this many samples: a page of fewer costs more memory than it saves.
+pub(crate) const STAGING_COUNT_MIN: usize = 64;
 /// Staging of a bytes series is sealed at this many bytes.
 const STAGING_SIZE_MAX: usize = 64 << 10;
 /// Counted for a run besides its encoded bytes.
@@ -56,30 +56,34 @@ impl HeadSeries {
         HeadSeries { id, value_type, staging, runs: Vec::new() }
     }
 
-    /// Adds a sample of an f64 or i64 series, and seals when `seal_count` are staged. Returns by how many
-    /// bytes the memory grew (less than nothing when it shrank).
+    /// Adds samples of an f64 or i64 series, as many times as words, and seals whenever `seal_count` are staged.
+    /// Returns by how many bytes the memory grew (less than nothing when it shrank).
     #[inline]
-    pub(crate) fn push_word(
+    pub(crate) fn push_words(
         &mut self,
-        time: i64,
-        word: u64,
+        mut times: &[i64],
+        mut words: &[u64],
         seal_count: usize,
         scratch: &mut Scratch,
     ) -> isize {
-        let Staging::Words(samples) = &mut self.staging else { return 0 };
         let mut grown = 0;
-        if samples.len() == samples.capacity() {
-            let wanted = match samples.capacity() {
-                0 => 1,
-                1 => 4,
-                capacity => (capacity * 4).min(seal_count.max(capacity + 1)),
-            };
-            samples.reserve_exact(wanted - samples.len());
-            grown = ((wanted - samples.len()) * size_of::<(i64, u64)>()) as isize;
-        }
-        samples.push((time, word));
-        if samples.len() >= seal_count {
-            grown += self.seal(scratch);
+        while !times.is_empty() {
+            let Staging::Words(samples) = &mut self.staging else { return 0 };
+            let count = times.len().min(seal_count.saturating_sub(samples.len()).max(1));
+            let capacity = samples.capacity();
+            if samples.len() + count > capacity {
+                let more = if capacity == 1 { 4 } else { capacity * 2 };
+                let wanted = (samples.len() + count).max(more.min(seal_count));
+                samples.reserve_exact(wanted - samples.len());
+                grown += ((wanted - capacity) * size_of::<(i64, u64)>()) as isize;
+            }
+            let (taken, rest) = times.split_at(count);
+            let (taken_words, rest_words) = words.split_at(count);
+            samples.extend(taken.iter().copied().zip(taken_words.iter().copied()));
+            (times, words) = (rest, rest_words);
+            if samples.len() >= seal_count {
+                grown += self.seal(scratch);
+            }
         }
         grown
     }
@@ -130,6 +134,35 @@ impl HeadSeries {
     pub(crate) fn read(&self) -> (Vec<Run>, Vec<i64>, Column) {
         let (times, values) = self.staged();
         (self.runs.clone(), times, values)
+    }
+
+    /// Appends all samples to empty columns, sorted and free of duplicates, if none of them is in a run.
+    pub(crate) fn read_staged(
+        &self,
+        scratch: &mut Scratch,
+        times: &mut Vec<i64>,
+        values: &mut Column,
+    ) -> bool {
+        if !self.runs.is_empty() {
+            return false;
+        }
+        match &self.staging {
+            Staging::Words(samples) => {
+                sort_words(samples, self.value_type, scratch);
+                times.extend_from_slice(&scratch.times);
+                match values {
+                    Column::F64(values) => values.extend_from_slice(&scratch.floats),
+                    Column::I64(values) => values.extend_from_slice(&scratch.integers),
+                    Column::Bytes(_) => return false,
+                }
+            }
+            Staging::Bytes { samples, .. } => {
+                let (sorted, column) = sorted_bytes(samples);
+                times.extend_from_slice(&sorted);
+                *values = Column::Bytes(column);
+            }
+        }
+        true
     }
 
     /// Calls `visit` with smallest time, largest time and count of each run and of what is staged.
@@ -267,11 +300,15 @@ fn encode_words(samples: &[(i64, u64)], value_type: ValueType, scratch: &mut Scr
 }
 
 fn sorted_bytes(samples: &[(i64, Box<[u8]>)]) -> (Vec<i64>, BytesColumn) {
+    let mut column = BytesColumn::default();
+    if samples.is_sorted_by(|a, b| a.0 < b.0) {
+        samples.iter().for_each(|(_, value)| column.push(value));
+        return (samples.iter().map(|(time, _)| *time).collect(), column);
+    }
     let all_times: Vec<i64> = samples.iter().map(|(time, _)| *time).collect();
     let mut order = Vec::new();
     newest_order(&all_times, &mut order);
     let mut times = Vec::with_capacity(order.len());
-    let mut column = BytesColumn::default();
     for (time, value) in order.iter().filter_map(|index| samples.get(*index as usize)) {
         times.push(*time);
         column.push(value);

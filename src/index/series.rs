@@ -104,7 +104,7 @@ impl Texts {
             bytes.push(TAG_MARK);
             bytes.extend_from_slice(text);
         }
-        Ok(SeriesKey::from_checked_bytes(bytes))
+        Ok(SeriesKey::from_checked_bytes(&bytes))
     }
 }
 

@@ -4,11 +4,11 @@
 //! values of a key have consecutive ranks, and the walk for one key starts at the node behind its mark.
 //! Called by the writer (interning) and the reader (both directions, regular expressions).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use fst::raw::{Fst, Node};
+use hashbrown::HashMap;
 use regex_automata::Anchored;
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};

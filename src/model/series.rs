@@ -69,9 +69,9 @@ impl SeriesKey {
         if canonical == bytes { Ok(key) } else { Err(not_canonical()) }
     }
 
-    /// Takes bytes that the caller has put together in the canonical layout from checked parts.
-    pub(crate) fn from_checked_bytes(bytes: Vec<u8>) -> Self {
-        debug_assert!(SeriesKey::from_bytes(&bytes).is_ok());
+    /// Takes bytes that were put together in the canonical layout from checked parts.
+    pub(crate) fn from_checked_bytes(bytes: &[u8]) -> Self {
+        debug_assert!(SeriesKey::from_bytes(bytes).is_ok());
         SeriesKey(bytes.into())
     }
 
@@ -100,6 +100,12 @@ impl SeriesKey {
     pub fn name(&self) -> &str {
         let end = self.0.iter().position(|b| *b == KEY_MARK).unwrap_or(self.0.len());
         part(&self.0, 0, end)
+    }
+
+    /// The bytes of the name with the mark behind it, if there are tags. Keys are in order of these first.
+    pub(crate) fn name_bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|b| *b == KEY_MARK).map_or(self.0.len(), |mark| mark + 1);
+        self.0.get(..end).unwrap_or_default()
     }
 
     /// The tags as `(key, value)`, in order of the keys.

@@ -4,6 +4,8 @@
 //! of equal steps, so that a tick over neighbouring series, or one series' regular column, costs a
 //! few bytes however long it is. Made by `db::write`, applied by `head`, read back by `head::replay`.
 
+use std::ops::Range;
+
 use crate::codec::varint::{Reader, put_bytes, put_ivarint, put_u8, put_uvarint};
 use crate::error::{Error, Result};
 use crate::model::{BytesColumn, SeriesKey, ValueType};
@@ -42,12 +44,22 @@ impl BatchColumns {
         self.len() == 0
     }
 
-    /// Says which series the sample at `position`, among those of its kind, belongs to.
-    pub(crate) fn set_id(&mut self, value_type: ValueType, position: u32, id: u32) {
+    /// Says which series the samples at `positions`, among those of their kind, belong to.
+    pub(crate) fn set_ids(&mut self, value_type: ValueType, positions: Range<u32>, id: u32) {
         let ids = if value_type == ValueType::Bytes { &mut self.bytes_ids } else { &mut self.ids };
-        if let Some(place) = ids.get_mut(position as usize) {
-            *place = id;
+        if let Some(places) = ids.get_mut(positions.start as usize..positions.end as usize) {
+            places.fill(id);
         }
+    }
+
+    /// Adds all samples of `others` behind these.
+    pub(crate) fn extend(&mut self, others: &BatchColumns) {
+        self.ids.extend_from_slice(&others.ids);
+        self.times.extend_from_slice(&others.times);
+        self.words.extend_from_slice(&others.words);
+        self.bytes_ids.extend_from_slice(&others.bytes_ids);
+        self.bytes_times.extend_from_slice(&others.bytes_times);
+        others.bytes.iter().for_each(|value| self.bytes.push(value));
     }
 
     /// Removes all samples, keeping the memory.

@@ -75,7 +75,7 @@ impl Session {
     /// any steps.
     ///
     /// In a database the value is seen by queries at once; it is in the log of the operating system with the
-    /// next event, state, heartbeat or end of any session, or with the next sync (1 s), whichever is first: see
+    /// next event, state, heartbeat or end of this session, or with the next sync (1 s), whichever is first: see
     /// [`SessionOptions::metric_durability`](super::SessionOptions::metric_durability).
     ///
     /// # Errors

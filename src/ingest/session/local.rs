@@ -1,43 +1,73 @@
 //! A session in a database: what its handle writes. The layout is in `docs/ingest.md`, "Sessions on disk".
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+use std::iter;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use serde_json::Value;
 
-use crate::db::{Batch, Db, Durability, Series};
+use crate::db::{Batch, Buffer, Db, Durability, HashedKey, Holder};
 use crate::error::Result;
 use crate::ingest::session::event::SessionEvent;
 use crate::ingest::session::handle::SessionPlace;
 use crate::ingest::session::id::SessionId;
 use crate::ingest::session::metric::{SessionMetric, SessionMetricKind};
-use crate::ingest::session::payload::{Entry, MetricNote, encode_created};
+use crate::ingest::session::payload::{Entry, MetricNote, encode_created, encode_event};
 use crate::ingest::session::tags::{SESSION_KEY, SessionTag, list_of, series_tags};
 use crate::ingest::session::view::SessionView;
 use crate::ingest::session::{EVENTS_NAME, INFO_NAME, LOG_NAME, SessionInfo, SessionOptions};
 use crate::model::{SeriesKey, Timestamp, ValueRef};
+
+/// What an entry takes in the log beside its text, about, with the values that wait for it.
+const ENTRY_OVERHEAD_SIZE: usize = 1024;
 
 /// What a handle of a session knows.
 pub(super) struct LocalSession {
     db: Db,
     id: SessionId,
     id_text: String,
-    info: SessionInfo,
     metric_durability: Durability,
     ended: AtomicBool,
     /// Whether an earlier handle may have logged to it, so that nothing is known of what was said of its metrics.
     attached: bool,
-    metrics: Mutex<HashMap<u64, Vec<Metric>>>,
-    hasher: RandomState,
+    /// The series of its entries.
+    events: HashedKey,
+    /// The series of its attributes.
+    info: HashedKey,
+    log: Arc<SessionLog>,
+}
+
+/// What is logged and not yet written, shared with those who ask for it.
+struct SessionLog(Mutex<LogState>);
+
+#[derive(Default)]
+struct LogState {
+    metrics: Metrics,
+    buffer: Buffer,
+}
+
+impl Holder for SessionLog {
+    fn buffer(&self) -> MappedMutexGuard<'_, Buffer> {
+        MutexGuard::map(self.0.lock(), |state| &mut state.buffer)
+    }
+}
+
+/// The metrics of a session by name and tags.
+#[derive(Default)]
+struct Metrics {
+    hasher: DefaultHashBuilder,
+    /// Positions in `metrics`, which are also the numbers of their series in the buffer.
+    table: HashTable<u32>,
+    metrics: Vec<Metric>,
 }
 
 /// A series of the session, and what was last said of it.
 struct Metric {
     name: String,
     tags: Vec<SessionTag<'static>>,
-    series: Series<f64>,
     /// Kind and unit as a reader would take them to be; `None` when he might be wrong about them or the tags.
     told: Option<(SessionMetricKind, Option<String>)>,
     /// The last time that a client gave, and the time under which that sample is stored.
@@ -60,14 +90,11 @@ impl LocalSession {
         let created_at = db.env().stamp();
         let [a, b, c, d, e, f, g, h, ..] = db.database_id();
         let id = SessionId::new(created_at, u64::from_le_bytes([a, b, c, d, e, f, g, h]));
-        let mut session = Self::attach(db, id, info, options, false);
+        let mut session = Self::attach(db, id, &info, options, false)?;
         session.attached = false;
-        let entry = encode_created(id, &session.info)?;
-        let mut batch = Batch::new();
-        let product = [("product", session.info.product.as_str())];
-        batch.push_named(LOG_NAME, &product, created_at, ValueRef::Bytes(&entry))?;
-        session.push_info(&mut batch, created_at)?;
-        db.write(&mut batch)?;
+        let entry = encode_created(id, &info)?;
+        let product = SeriesKey::new(LOG_NAME, [("product", info.product.as_str())])?;
+        session.commit(&entry, &HashedKey::new(product), created_at, true)?;
         Ok((id, session))
     }
 
@@ -75,54 +102,52 @@ impl LocalSession {
     pub(super) fn attach(
         db: &Db,
         id: SessionId,
-        info: SessionInfo,
+        info: &SessionInfo,
         options: &SessionOptions,
         ended: bool,
-    ) -> Self {
-        LocalSession {
+    ) -> Result<Self> {
+        let id_text = id.to_string();
+        let events = SeriesKey::new(EVENTS_NAME, [(SESSION_KEY, id_text.as_str())])?;
+        let attributes = [
+            ("hostname", info.hostname.as_str()),
+            ("machine_id", &info.machine_id),
+            ("product", &info.product),
+            (SESSION_KEY, &id_text),
+            ("version", &info.version),
+        ];
+        let attributes = SeriesKey::new(INFO_NAME, attributes)?;
+        Ok(LocalSession {
             db: db.clone(),
             id,
-            id_text: id.to_string(),
-            info,
+            id_text,
             metric_durability: options.metric_durability,
             ended: AtomicBool::new(ended),
             attached: true,
-            metrics: Mutex::default(),
-            hasher: RandomState::new(),
-        }
+            events: HashedKey::new(events),
+            info: HashedKey::new(attributes),
+            log: Arc::new(SessionLog(Mutex::default())),
+        })
     }
 
     /// Writes an entry of the session's life, and with it, at the same time, a sample of its attributes: by that the
     /// last entry is found without a search.
     fn log_life(&self, entry: &Entry) -> Result<()> {
         let time = self.db.env().stamp();
-        let mut batch = Batch::new();
-        self.push_entry(&mut batch, entry, time)?;
-        self.push_info(&mut batch, time)?;
-        self.db.write(&mut batch).map(drop)
+        self.commit(&entry.encode(time)?, &self.events, time, true)
     }
 
     fn log_entry(&self, entry: &Entry) -> Result<()> {
-        let mut batch = Batch::new();
-        self.push_entry(&mut batch, entry, self.db.env().stamp())?;
-        self.db.write(&mut batch).map(drop)
+        let time = self.db.env().stamp();
+        self.commit(&entry.encode(time)?, &self.events, time, false)
     }
 
-    fn push_entry(&self, batch: &mut Batch<'_>, entry: &Entry, time: Timestamp) -> Result<()> {
-        let bytes = entry.encode(time)?;
-        batch.push_named(EVENTS_NAME, &[(SESSION_KEY, &self.id_text)], time, ValueRef::Bytes(&bytes))
-    }
-
-    fn push_info(&self, batch: &mut Batch<'_>, time: Timestamp) -> Result<()> {
-        let info = &self.info;
-        let tags = [
-            ("hostname", info.hostname.as_str()),
-            ("machine_id", &info.machine_id),
-            ("product", &info.product),
-            (SESSION_KEY, &self.id_text),
-            ("version", &info.version),
-        ];
-        batch.push_named(INFO_NAME, &tags, time, ValueRef::F64(1.0))
+    /// Writes an entry of the series `key`, and what is held back before it; with a sample of the attributes, or not.
+    fn commit(&self, entry: &[u8], key: &HashedKey, time: Timestamp, with_info: bool) -> Result<()> {
+        self.db.make_room(entry.len() + ENTRY_OVERHEAD_SIZE)?;
+        let entries = [(key, time, ValueRef::Bytes(entry)), (&self.info, time, ValueRef::F64(1.0))];
+        let entries = if with_info { &entries[..] } else { &entries[..1] };
+        let receipt = self.db.commit_after(&mut self.log.buffer(), entries)?;
+        self.db.settle(receipt)
     }
 
     fn log_sample(
@@ -132,43 +157,89 @@ impl LocalSession {
         tags: &[SessionTag<'_>],
         details: &Details<'_>,
     ) -> Result<()> {
-        let hash = self.hasher.hash_one((name, tags));
-        let mut metrics = self.metrics.lock();
-        let same = metrics.entry(hash).or_default();
-        let known = same.iter().position(|metric| metric.name == name && metric.tags == *tags);
-        if known.is_none() {
-            same.push(self.new_metric(name, tags)?);
-        }
-        let index = known.unwrap_or(same.len().saturating_sub(1));
-        let Some(metric) = same.get_mut(index) else { return Ok(()) };
+        let mut guard = self.log.0.lock();
+        let LogState { metrics, buffer } = &mut *guard;
+        let index = match metrics.find(name, tags) {
+            Some(index) => index,
+            None => self.add_metric(metrics, buffer, name, tags)?,
+        };
+        let Some(metric) = metrics.metrics.get_mut(index as usize) else { return Ok(()) };
         let time = metric.next_time(details.time, || self.db.env().stamp());
         if !metric.is_told(details) {
-            self.log_entry(&Entry::Metric(metric.note(details, time)))?;
+            let note = Entry::Metric(metric.note(details, time));
+            let stored = self.db.env().stamp();
+            self.db
+                .commit_after(buffer, &[(&self.events, stored, ValueRef::Bytes(&note.encode(stored)?))])?;
             metric.told = Some((details.kind, details.unit.map(str::to_owned)));
         }
         if self.metric_durability == Durability::Buffered {
-            return metric.series.append(time, value);
+            let crowded = self.db.hold_back(&self.log, buffer, index, time, value)?;
+            drop(guard);
+            if crowded {
+                self.db.drain_buffers();
+            }
+            return Ok(());
         }
-        let series = metric.series.clone();
-        drop(metrics);
+        let Some(key) = buffer.key(index).cloned() else { return Ok(()) };
+        drop(guard);
         let mut batch = Batch::new();
-        batch.push(&series, time, value)?;
+        batch.push_key(&key.key, time, ValueRef::F64(value))?;
         self.db.write_with(&mut batch, self.metric_durability).map(drop)
     }
 
     #[cold]
-    fn new_metric(&self, name: &str, tags: &[SessionTag<'_>]) -> Result<Metric> {
+    fn add_metric(
+        &self,
+        metrics: &mut Metrics,
+        buffer: &mut Buffer,
+        name: &str,
+        tags: &[SessionTag<'_>],
+    ) -> Result<u32> {
         let own = series_tags(tags);
         let own = own.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-        let key = SeriesKey::new(name, own.chain([(SESSION_KEY, self.id_text.as_str())]))?;
-        let comes_back = tags.iter().map(SessionTag::text).eq(list_of(key.tags()));
-        Ok(Metric {
+        let key = SeriesKey::new(name, own.chain(iter::once((SESSION_KEY, self.id_text.as_str()))))?;
+        let key = HashedKey::new(key);
+        self.db.check_doubles(&key)?;
+        let comes_back = tags.iter().map(SessionTag::text).eq(list_of(key.key.tags()));
+        metrics.add(Metric {
             name: name.to_owned(),
             tags: tags.iter().map(SessionTag::to_static).collect(),
-            series: self.db.series_of_key(&key)?,
             told: (comes_back && !self.attached).then(Default::default),
             last_given: None,
-        })
+        });
+        Ok(buffer.add_series(key))
+    }
+}
+
+impl Metrics {
+    /// The number of a metric, if it was logged before.
+    #[inline]
+    fn find(&self, name: &str, tags: &[SessionTag<'_>]) -> Option<u32> {
+        let is_it = |index: &u32| {
+            self.metrics
+                .get(*index as usize)
+                .is_some_and(|metric| metric.name == name && metric.tags.as_slice() == tags)
+        };
+        self.table.find(self.hash(name, tags), is_it).copied()
+    }
+
+    /// Adds a metric that was not found; its number is that of those before it.
+    fn add(&mut self, metric: Metric) {
+        let hash = self.hash(&metric.name, &metric.tags);
+        let index = self.metrics.len() as u32;
+        self.metrics.push(metric);
+        let Metrics { hasher, table, metrics } = self;
+        let hash_of = |index: &u32| {
+            metrics
+                .get(*index as usize)
+                .map_or(0, |metric| hasher.hash_one((metric.name.as_str(), &metric.tags[..])))
+        };
+        table.insert_unique(hash, index, hash_of);
+    }
+
+    #[inline]
+    fn hash(&self, name: &str, tags: &[SessionTag<'_>]) -> u64 {
+        self.hasher.hash_one((name, tags))
     }
 }
 
@@ -218,11 +289,14 @@ impl SessionPlace for LocalSession {
             metadata: metric.metadata.as_ref(),
             time: metric.time,
         };
+        // It may come with a note, which is an entry.
+        self.db.make_room(ENTRY_OVERHEAD_SIZE)?;
         self.log_sample(&metric.name, metric.value, &metric.tags, &details)
     }
 
     fn record_event(&self, event: &SessionEvent) -> Result<()> {
-        self.log_entry(&Entry::Event(Box::new(event.clone())))
+        let time = self.db.env().stamp();
+        self.commit(&encode_event(event, time)?, &self.events, time, false)
     }
 
     fn update_state(&self, patch: &Value, time: Option<Timestamp>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What the byte series of sessions hold: JSON objects, defined in `docs/ingest.md`, "Sessions on disk".
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -50,33 +51,27 @@ impl Entry {
     /// # Errors
     /// `InvalidInput` when they are more than [`SESSION_PAYLOAD_SIZE_MAX`].
     pub(super) fn encode(&self, stored: Timestamp) -> Result<Vec<u8>> {
-        let mut members = Map::new();
-        let kind = match self {
-            Entry::Event(event) => {
-                put_event(&mut members, event, stored);
-                None
-            }
+        let mut members = Members::default();
+        match self {
+            Entry::Event(event) => return encode_event(event, stored),
             Entry::State { patch, time } => {
-                members.insert("state".to_owned(), patch.clone());
-                put_time(&mut members, *time, stored);
-                Some("state")
+                members.text("kind", "state").value("state", Some(patch)).time(*time, stored);
             }
-            Entry::Heartbeat => Some("heartbeat"),
-            Entry::Ended => Some("ended"),
+            Entry::Heartbeat => {
+                members.text("kind", "heartbeat");
+            }
+            Entry::Ended => {
+                members.text("kind", "ended");
+            }
             Entry::Crashed { reason } => {
-                put_text(&mut members, "reason", reason);
-                Some("crashed")
+                members.text("kind", "crashed").text("reason", reason);
             }
-            Entry::Resumed => Some("resumed"),
-            Entry::Metric(note) => {
-                put_note(&mut members, note, stored);
-                Some("metric")
+            Entry::Resumed => {
+                members.text("kind", "resumed");
             }
-        };
-        if let Some(kind) = kind {
-            members.insert("kind".to_owned(), kind.into());
+            Entry::Metric(note) => put_note(&mut members, note, stored),
         }
-        to_bytes(members)
+        members.finish()
     }
 
     /// Reads what [`Entry::encode`] wrote, and what a later release may have added.
@@ -118,23 +113,28 @@ impl Entry {
     }
 }
 
-fn put_event(members: &mut Map<String, Value>, event: &SessionEvent, stored: Timestamp) {
-    members.insert("name".to_owned(), event.name.as_str().into());
-    put_text(members, "level", event.level.as_deref().unwrap_or_default());
-    put_text(members, "category", event.category.as_deref().unwrap_or_default());
-    put_text(members, "group", &event.group);
-    if !event.labels.is_empty() {
-        members.insert("labels".to_owned(), event.labels.clone().into());
-    }
-    put_text(members, "message", &event.message);
-    put_value(members, "data", Some(&event.data).filter(|data| !data.is_null()));
-    put_text(members, "exception_type", event.exception_type.as_deref().unwrap_or_default());
-    put_text(members, "exception_msg", event.exception_msg.as_deref().unwrap_or_default());
-    put_value(members, "stacktrace", event.stacktrace.as_ref());
-    put_text(members, "source_file", event.source_file.as_deref().unwrap_or_default());
-    put_value(members, "source_line", event.source_line.map(Value::from).as_ref());
-    put_text(members, "source_function", event.source_function.as_deref().unwrap_or_default());
-    put_time(members, event.time, stored);
+/// The bytes of an event that is stored at `stored`; as [`Entry::encode`], without an entry to be made.
+///
+/// # Errors
+/// As [`Entry::encode`].
+pub(super) fn encode_event(event: &SessionEvent, stored: Timestamp) -> Result<Vec<u8>> {
+    let mut members = Members::default();
+    members
+        .text("category", event.category.as_deref().unwrap_or_default())
+        .value("data", Some(&event.data).filter(|data| !data.is_null()))
+        .text("exception_msg", event.exception_msg.as_deref().unwrap_or_default())
+        .text("exception_type", event.exception_type.as_deref().unwrap_or_default())
+        .text("group", &event.group)
+        .value("labels", Some(&event.labels).filter(|labels| !labels.is_empty()))
+        .text("level", event.level.as_deref().unwrap_or_default())
+        .text("message", &event.message)
+        .value("name", Some(&event.name))
+        .text("source_file", event.source_file.as_deref().unwrap_or_default())
+        .text("source_function", event.source_function.as_deref().unwrap_or_default())
+        .value("source_line", event.source_line.as_ref())
+        .value("stacktrace", event.stacktrace.as_ref())
+        .time(event.time, stored);
+    members.finish()
 }
 
 fn read_event(mut members: Map<String, Value>) -> Option<SessionEvent> {
@@ -158,16 +158,16 @@ fn read_event(mut members: Map<String, Value>) -> Option<SessionEvent> {
     })
 }
 
-fn put_note(members: &mut Map<String, Value>, note: &MetricNote, stored: Timestamp) {
-    members.insert("name".to_owned(), note.name.as_str().into());
-    if !note.tags.is_empty() {
-        members.insert("tags".to_owned(), note.tags.clone().into());
-    }
-    members.insert("type".to_owned(), note.kind.name().into());
-    put_text(members, "unit", note.unit.as_deref().unwrap_or_default());
-    put_value(members, "count", note.count.map(Value::from).as_ref());
-    put_value(members, "metadata", note.metadata.as_ref());
-    put_time(members, note.time, stored);
+fn put_note(members: &mut Members, note: &MetricNote, stored: Timestamp) {
+    members
+        .value("count", note.count.as_ref())
+        .text("kind", "metric")
+        .value("metadata", note.metadata.as_ref())
+        .value("name", Some(&note.name))
+        .value("tags", Some(&note.tags).filter(|tags| !tags.is_empty()))
+        .time(note.time, stored)
+        .text("type", note.kind.name())
+        .text("unit", note.unit.as_deref().unwrap_or_default());
 }
 
 fn read_note(members: &Map<String, Value>) -> Option<MetricNote> {
@@ -186,12 +186,13 @@ fn read_note(members: &Map<String, Value>) -> Option<MetricNote> {
 
 /// What the series of a product holds of a session's creation.
 pub(super) fn encode_created(id: SessionId, info: &SessionInfo) -> Result<Vec<u8>> {
-    let mut members = Map::new();
-    members.insert("id".to_owned(), id.to_string().into());
-    put_text(&mut members, "version", &info.version);
-    put_text(&mut members, "hostname", &info.hostname);
-    put_text(&mut members, "machine_id", &info.machine_id);
-    to_bytes(members)
+    let mut members = Members::default();
+    members
+        .text("hostname", &info.hostname)
+        .text("id", &id.to_string())
+        .text("machine_id", &info.machine_id)
+        .text("version", &info.version);
+    members.finish()
 }
 
 /// Reads what [`encode_created`] wrote, of the series of `product`.
@@ -207,25 +208,6 @@ pub(super) fn decode_created(product: &str, bytes: &[u8]) -> Option<(SessionId, 
     Some((members.get("id")?.as_str()?.parse().ok()?, info))
 }
 
-fn put_text(members: &mut Map<String, Value>, key: &str, text: &str) {
-    if !text.is_empty() {
-        members.insert(key.to_owned(), text.into());
-    }
-}
-
-fn put_value(members: &mut Map<String, Value>, key: &str, value: Option<&Value>) {
-    if let Some(value) = value {
-        members.insert(key.to_owned(), value.clone());
-    }
-}
-
-/// The time that was said, where it is not the time under which the entry is stored.
-fn put_time(members: &mut Map<String, Value>, time: Option<Timestamp>, stored: Timestamp) {
-    if let Some(time) = time.filter(|time| *time != stored) {
-        members.insert("time".to_owned(), time.nanos().into());
-    }
-}
-
 fn read_text(members: &Map<String, Value>, key: &str) -> Option<String> {
     members.get(key)?.as_str().map(str::to_owned)
 }
@@ -234,15 +216,47 @@ fn read_time(members: &Map<String, Value>) -> Option<Timestamp> {
     members.get("time")?.as_i64().map(Timestamp::from_nanos)
 }
 
-fn to_bytes(members: Map<String, Value>) -> Result<Vec<u8>> {
-    let bytes = Value::Object(members).to_string().into_bytes();
-    if bytes.len() > SESSION_PAYLOAD_SIZE_MAX {
-        let size = bytes.len();
-        return Err(Error::invalid_input(format!(
-            "an entry of a session takes {size} bytes, more than {SESSION_PAYLOAD_SIZE_MAX}"
-        )));
+/// A JSON object being written, member by member.
+#[derive(Default)]
+struct Members(Vec<u8>);
+
+impl Members {
+    /// A member that holds a text; nothing for an empty one.
+    fn text(&mut self, key: &str, text: &str) -> &mut Self {
+        self.value(key, Some(text).filter(|text| !text.is_empty()))
     }
-    Ok(bytes)
+
+    /// A member that holds a value, if there is one.
+    fn value(&mut self, key: &str, value: Option<&(impl Serialize + ?Sized)>) -> &mut Self {
+        if let Some(value) = value {
+            self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+            self.0.push(b'"');
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(b"\":");
+            serde_json::to_writer(&mut self.0, value)
+                .expect("text, numbers and JSON values are written to memory");
+        }
+        self
+    }
+
+    /// The time that was said, where it is not the time under which the entry is stored.
+    fn time(&mut self, time: Option<Timestamp>, stored: Timestamp) -> &mut Self {
+        let nanos = time.filter(|time| *time != stored).map(Timestamp::nanos);
+        self.value("time", nanos.as_ref())
+    }
+
+    /// The bytes of the object.
+    fn finish(self) -> Result<Vec<u8>> {
+        let mut bytes = self.0;
+        bytes.extend_from_slice(if bytes.is_empty() { b"{}" } else { b"}" });
+        if bytes.len() > SESSION_PAYLOAD_SIZE_MAX {
+            let size = bytes.len();
+            return Err(Error::invalid_input(format!(
+                "an entry of a session takes {size} bytes, more than {SESSION_PAYLOAD_SIZE_MAX}"
+            )));
+        }
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]

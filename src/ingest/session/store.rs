@@ -105,7 +105,7 @@ impl Db {
         let mut summaries = [SessionSummary::new(id, info.clone())];
         self.settle_sessions(&mut summaries)?;
         let ended = summaries.iter().any(|summary| summary.ended_at.is_some());
-        Ok(LocalSession::attach(self, id, info.clone(), options, ended))
+        LocalSession::attach(self, id, info, options, ended)
     }
 
     /// Reads a session back whole.

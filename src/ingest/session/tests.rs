@@ -328,6 +328,104 @@ fn entries_that_others_wrote_do_no_harm() {
     assert_eq!(world.listed(&SessionFilter::default()), [session.id()]);
 }
 
+fn count_of(db: &Db, selector: &Selector) -> usize {
+    db.query(selector.clone()).run().unwrap().series.iter().map(|series| series.times.len()).sum()
+}
+
+#[test]
+fn values_held_back_are_seen_by_whoever_asks() {
+    let world = World::new();
+    let selector = Selector::name("m");
+    let sessions: Vec<Session> = (0..1_500).map(|_| world.db.create_session("p", "1").unwrap()).collect();
+    for (number, session) in sessions.iter().enumerate() {
+        session.log_metric("m", number as f64, NO_TAGS).unwrap();
+        if number % 500 == 0 {
+            assert_eq!(count_of(&world.db, &selector), number + 1);
+        }
+    }
+    assert_eq!(count_of(&world.db, &selector), 1_500);
+    // More than one buffer holds, without an entry between.
+    (0..1_000).for_each(|n| sessions[0].log_metric("m", n, NO_TAGS).unwrap());
+    sessions[1].log_metric("m", 5, NO_TAGS).unwrap();
+    assert_eq!(count_of(&world.db, &selector), 2_501);
+    sessions[2].log_metric("m", 6, NO_TAGS).unwrap();
+    world.db.delete(&selector, crate::TimeRange::ALL).unwrap();
+    assert_eq!(count_of(&world.db, &selector), 0, "what was held back was logged before the delete");
+    sessions[3].log_metric("m", 7, NO_TAGS).unwrap();
+    drop(sessions);
+    let world = world.reopen();
+    assert_eq!(count_of(&world.db, &selector), 1);
+}
+
+#[test]
+fn values_held_back_are_in_the_log_after_the_next_entry_or_sync() {
+    let world = World::new();
+    let session = world.db.create_session("p", "1").unwrap();
+    let logged = || {
+        let options = Options { env: world.env.clone(), ..Options::default() };
+        let reader = Db::open_reader_with("data", options).unwrap();
+        let found = reader.query(Selector::name("m")).run().unwrap();
+        found.series.iter().map(|series| series.times.len()).sum::<usize>()
+    };
+    session.log_metric("m", 1, NO_TAGS).unwrap();
+    assert_eq!(logged(), 0);
+    session.log_event("e", serde_json::Value::Null).unwrap();
+    assert_eq!(logged(), 1);
+    session.log_metric("m", 2, NO_TAGS).unwrap();
+    world.db.sync().unwrap();
+    assert_eq!(logged(), 2);
+    session.log_metric("m", 3, NO_TAGS).unwrap();
+    world.db.flush().unwrap();
+    assert_eq!(logged(), 3);
+}
+
+#[test]
+fn a_value_that_is_refused_keeps_no_event_from_being_written() {
+    let world = World::new();
+    let session = world.db.create_session("p", "1").unwrap();
+    session.log_metric("odd", 1, NO_TAGS).unwrap();
+    session.log_metric("good", 1, NO_TAGS).unwrap();
+    // Somebody writes integers under the name before the doubles get there.
+    let id = session.id().to_string();
+    let mut batch = Batch::new();
+    batch.push_named("odd", &[("session", &id)], world.env.stamp(), ValueRef::I64(5)).unwrap();
+    world.db.write(&mut batch).unwrap();
+    let error = session.log_event("e", serde_json::Value::Null).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("odd"), "{error}");
+    let view = session.read().unwrap();
+    assert_eq!((view.events.len(), view.metrics.len()), (1, 1));
+    assert_eq!(view.metrics[0].name, "good");
+    session.log_event("f", serde_json::Value::Null).unwrap();
+    session.log_metric("good", 2, NO_TAGS).unwrap();
+    world.db.close().unwrap();
+    assert_eq!(session.log_metric("good", 3, NO_TAGS).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn queries_beside_writers_see_every_value_that_was_logged_before_them() {
+    let options = Options { env: Env::simulated(3), background: Background::Host, ..Options::default() };
+    let db = Db::open_with("data", options).unwrap();
+    let selector = Selector::name("m");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let session = db.create_session("p", "1").unwrap();
+                let own = selector.clone().with("session", session.id().to_string());
+                for n in 1..=300 {
+                    session.log_metric("m", n as f64, NO_TAGS).unwrap();
+                    if n % 7 == 0 {
+                        session.log_event("e", serde_json::Value::Null).unwrap();
+                    }
+                    if n % 3 == 0 {
+                        assert_eq!(count_of(&db, &own), n);
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn many_short_sessions_are_listed_from_any_density() {
     let world = World::new();
