@@ -7,12 +7,12 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, Result};
 use crate::fs::{DiskFs, Fs, MemoryFs};
 use crate::model::Timestamp;
+use crate::sync::thread::{self, JoinHandle};
 
 /// Files, time, randomness and threads. Clones are cheap and share all of it.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Env {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name(name.to_owned())
             .spawn(work)
             .map_err(|error| Error::limit_exceeded(format!("cannot start thread {name:?}: {error}")))

@@ -91,6 +91,7 @@ pub mod protocol;
 mod query;
 #[cfg(feature = "server")]
 pub mod server;
+mod sync;
 mod wal;
 
 pub use block::ReadMode;

@@ -57,7 +57,7 @@ const LAYERS: [(&str, u32); 20] = [
 ];
 
 /// Modules that every layer may use.
-const OPEN_TO_ALL: [&str; 3] = ["error", "clock", "env"];
+const OPEN_TO_ALL: [&str; 4] = ["error", "clock", "env", "sync"];
 
 /// What is left lying about; put together here so that this file does not complain about itself.
 fn stray_markers() -> [String; 5] {

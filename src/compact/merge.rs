@@ -40,7 +40,7 @@ pub(crate) fn merge(
             last: metas().map(|meta| meta.last_lsn).max().unwrap_or(0),
         },
     };
-    let mut outputs = Outputs::new(target, shape, &[plan.window]);
+    let mut outputs = Outputs::new(target, shape, &plan.stretches);
     let mut cursors = Vec::new();
     for input in inputs {
         cursors.push(Cursor::new(input)?);
@@ -192,16 +192,19 @@ impl Work<'_> {
                 let Some(page) = pages.get(span.page as usize) else { continue };
                 let Some(cursor) = cursors.get_mut(page.input) else { continue };
                 let (stream, group, entry) = (&mut cursor.stream, &page.group, &page.entry);
-                let (times, values) = outputs.columns();
                 if let Step::Merge { .. } = step {
+                    let (_, values) = outputs.columns();
                     merger.load(span.rank, values.value_type(), |times, values| {
                         stream.read_page(group, entry, times, values)?;
                         keep(times, values, |time| !page.deleted.iter().any(|range| range.contains(time)));
                         Ok(())
                     })?;
-                } else if is_copied(stream.block(), entry, alone) {
+                } else if is_copied(stream.block(), entry, alone)
+                    && outputs.in_one_stretch(entry.meta.min_time, entry.meta.max_time)
+                {
                     outputs.page(stream.raw_page(group, entry)?)?;
                 } else {
+                    let (times, values) = outputs.columns();
                     stream.read_page(group, entry, times, values)?;
                 }
             }

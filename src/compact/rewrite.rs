@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::block::{BlockMeta, BlockOptions, BlockWriter, LsnRange};
 use crate::chunk::merge::ColumnSlice;
@@ -14,9 +13,12 @@ use crate::chunk::{Effort, EncodedPage, cut_pages, encode_page};
 use crate::error::Result;
 use crate::fs::{Fs, name};
 use crate::model::{Column, SeriesKey, TimeRange, Timestamp, ValueType};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Samples are cut into pages when this many have come together.
 const PENDING_COUNT_MAX: usize = 16 * 1024;
+/// And when their byte strings take this much: some pages' worth.
+const PENDING_SIZE_MAX: usize = 1 << 20;
 
 /// Where new blocks go.
 #[derive(Clone, Debug)]
@@ -106,7 +108,12 @@ impl<'a> Outputs<'a> {
 
     /// Writes what has come together in [`Outputs::columns`], when it is much.
     pub(crate) fn appended(&mut self) -> Result<()> {
-        if self.times.len() >= PENDING_COUNT_MAX { self.cut(false) } else { Ok(()) }
+        let size = match &self.values {
+            Column::Bytes(values) => values.size(),
+            _ => 0,
+        };
+        let much = self.times.len() >= PENDING_COUNT_MAX || size >= PENDING_SIZE_MAX;
+        if much { self.cut(false) } else { Ok(()) }
     }
 
     /// Adds a page of the current series as it is; it lies in one stretch.
@@ -148,6 +155,11 @@ impl<'a> Outputs<'a> {
             start = end;
         }
         Ok(start)
+    }
+
+    /// Whether samples between two times, both inclusive, go into one block.
+    pub(crate) fn in_one_stretch(&self, min_time: i64, max_time: i64) -> bool {
+        Timestamp::from_nanos(max_time) < self.stretch_end(min_time)
     }
 
     fn stretch_end(&self, time: i64) -> Timestamp {

@@ -8,7 +8,7 @@ use crate::db::series::Series;
 use crate::error::{Error, Result};
 use crate::head::key_hash;
 use crate::model::{SampleValue, SeriesKey, Timestamp, ValueRef, ValueType, encode_key};
-use crate::wal::BatchColumns;
+use crate::wal::{BatchColumns, WAL_RECORD_SIZE_MAX};
 
 /// Samples collected for one [`Db::write`](crate::Db::write): all of them are kept, or none.
 ///
@@ -123,10 +123,12 @@ impl<'a> Batch<'a> {
     /// Adds a sample of a series.
     ///
     /// # Errors
-    /// `InvalidInput` when the time is one of the two extremes, or when the batch has handles of another database.
+    /// `InvalidInput`, and nothing is added, when the time is one of the two extremes, when the batch has handles of
+    /// another database, or when its byte strings would pass [`WAL_RECORD_SIZE_MAX`](crate::WAL_RECORD_SIZE_MAX).
     #[inline]
     pub fn push<T: SampleValue>(&mut self, series: &'a Series<T>, time: Timestamp, value: T) -> Result<()> {
         check_time(time)?;
+        self.check_room(value.as_value_ref())?;
         self.same_database(series.database())?;
         push_value(&mut self.data.columns, series.id(), time, value.as_value_ref());
         Ok(())
@@ -136,7 +138,8 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// `InvalidInput`, and nothing is added, when the lengths differ, when a time is one of the two extremes (it says which),
-    /// or when the batch has handles of another database.
+    /// when the batch has handles of another database, or when its byte strings would pass
+    /// [`WAL_RECORD_SIZE_MAX`](crate::WAL_RECORD_SIZE_MAX).
     pub fn push_columns<T: SampleValue>(
         &mut self,
         series: &'a Series<T>,
@@ -150,6 +153,10 @@ impl<'a> Batch<'a> {
             return Err(time_out_of_range(times.get(index).copied().unwrap_or_default())
                 .context(format!("time {index} of the column")));
         }
+        if T::TYPE == ValueType::Bytes {
+            let sizes = values.iter().map(|value| bytes_size(value.as_value_ref()));
+            self.check_bytes(sizes.fold(0, usize::saturating_add))?;
+        }
         self.same_database(series.database())?;
         for (time, value) in times.iter().zip(values) {
             push_value(&mut self.data.columns, series.id(), *time, value.as_value_ref());
@@ -161,8 +168,8 @@ impl<'a> Batch<'a> {
     /// it is new.
     ///
     /// # Errors
-    /// `InvalidInput`, and nothing is added, for what [`SeriesKey::new`] refuses and for a time that is one of the
-    /// two extremes.
+    /// `InvalidInput`, and nothing is added, for what [`SeriesKey::new`] refuses, for a time that is one of the
+    /// two extremes, and when the byte strings would pass [`WAL_RECORD_SIZE_MAX`](crate::WAL_RECORD_SIZE_MAX).
     pub fn push_named(
         &mut self,
         name: &str,
@@ -171,6 +178,7 @@ impl<'a> Batch<'a> {
         value: ValueRef<'_>,
     ) -> Result<()> {
         check_time(time)?;
+        self.check_room(value)?;
         let key_start = self.data.keys.len();
         let canonical =
             tags.is_sorted_by(|a, b| a.0 < b.0) && tags.iter().all(|(_, value)| !value.is_empty());
@@ -187,9 +195,11 @@ impl<'a> Batch<'a> {
     /// Adds a sample of the series `key`, which is made when it is new.
     ///
     /// # Errors
-    /// `InvalidInput` when the time is one of the two extremes.
+    /// `InvalidInput`, and nothing is added, when the time is one of the two extremes, or when the byte strings would
+    /// pass [`WAL_RECORD_SIZE_MAX`](crate::WAL_RECORD_SIZE_MAX).
     pub fn push_key(&mut self, key: &SeriesKey, time: Timestamp, value: ValueRef<'_>) -> Result<()> {
         check_time(time)?;
+        self.check_room(value)?;
         let key_start = self.data.keys.len();
         self.data.keys.extend_from_slice(key.as_bytes());
         self.push_encoded(Ok(()), key_start, time, value)
@@ -226,6 +236,26 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Refuses a byte string with which the batch could be no record of the log any more.
+    #[inline]
+    fn check_room(&self, value: ValueRef<'_>) -> Result<()> {
+        match value {
+            ValueRef::Bytes(value) => self.check_bytes(value.len()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_bytes(&self, added: usize) -> Result<()> {
+        let size = self.data.columns.bytes.size().saturating_add(added);
+        if size <= WAL_RECORD_SIZE_MAX {
+            return Ok(());
+        }
+        Err(Error::invalid_input(format!(
+            "the byte strings of the batch would take {size} bytes, more than a record of the log \
+             ({WAL_RECORD_SIZE_MAX}); write it in pieces"
+        )))
+    }
+
     #[inline]
     fn same_database(&mut self, database: usize) -> Result<()> {
         if self.database != database {
@@ -241,6 +271,13 @@ impl<'a> Batch<'a> {
 impl fmt::Debug for Batch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+fn bytes_size(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Bytes(value) => value.len(),
+        _ => 0,
     }
 }
 
@@ -269,4 +306,33 @@ pub(super) fn check_time(time: Timestamp) -> Result<()> {
 #[cold]
 fn time_out_of_range(time: Timestamp) -> Error {
     Error::invalid_input(format!("{time} is not the time of a sample; it is a bound of all times"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn byte_strings_stop_at_the_size_of_a_record() {
+        let mut batch = Batch::new();
+        let at = Timestamp::from_nanos(1);
+        let half = vec![7; WAL_RECORD_SIZE_MAX / 2];
+        let key = SeriesKey::new("event", [("a", "b")]).unwrap();
+        batch.push_key(&key, at, ValueRef::Bytes(&half)).unwrap();
+        batch.push_named("event", &[], at, ValueRef::Bytes(&half)).unwrap();
+        let (keys, count) = (batch.data.keys.len(), batch.len());
+        let refused = [
+            batch.push_key(&key, at, ValueRef::Bytes(&[1])).unwrap_err(),
+            batch.push_named("event", &[], at, ValueRef::Bytes(&[1])).unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let text = error.to_string();
+            assert!(text.contains("16777217") && text.contains("16777216"), "{text}");
+        }
+        assert_eq!((batch.data.keys.len(), batch.len(), batch.data.named.len()), (keys, count, 2));
+        batch.push_key(&key, at, ValueRef::Bytes(&[])).unwrap();
+        batch.push_key(&SeriesKey::new("m", [("a", "b")]).unwrap(), at, ValueRef::F64(1.0)).unwrap();
+    }
 }

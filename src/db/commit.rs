@@ -8,15 +8,15 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::db::batch::BatchData;
+use crate::db::version::Versions;
 use crate::error::{Error, Result};
 use crate::head::{Head, Scratch, key_hash};
 use crate::model::{Timestamp, ValueType};
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mistake, Mutex, makes};
 use crate::wal::{
     BatchColumns, Definition, DeleteRecord, FRAME_SIZE_MAX, FrameHeader, FrameKind, LSN_COUNTER_BITS, Log,
     MetadataRecord, SegmentInfo, WAL_RECORD_SIZE_MAX, encode_batch, encode_delete, encode_metadata,
@@ -59,7 +59,7 @@ pub(super) struct CommitQueue {
     durable_lsn: AtomicU64,
     dropped_below_floor: AtomicU64,
     log_size: AtomicU64,
-    floor: std::sync::atomic::AtomicI64,
+    floor: AtomicI64,
     env: crate::env::Env,
 }
 
@@ -75,8 +75,8 @@ pub(super) struct Committer {
     pub(super) log: Log,
     pub(super) head: Arc<Head>,
     pub(super) closed: bool,
-    /// Deletes that are in the log since the cut, for the manifest.
-    pub(super) deletes: Vec<(u64, DeleteRecord)>,
+    /// Learns of deletes as they are applied.
+    versions: Arc<Versions>,
     /// Metadata that is in the log since the cut, for the manifest.
     pub(super) metadata: Vec<(u64, MetadataRecord)>,
     /// When the oldest frame of the active head was written.
@@ -97,8 +97,8 @@ pub(super) struct Committer {
 pub(super) struct CommitStart {
     pub(super) log: Log,
     pub(super) head: Arc<Head>,
+    pub(super) versions: Arc<Versions>,
     pub(super) incarnation: u64,
-    pub(super) deletes: Vec<(u64, DeleteRecord)>,
     pub(super) metadata: Vec<(u64, MetadataRecord)>,
     pub(super) series_count_max: u64,
     pub(super) floor: Timestamp,
@@ -117,7 +117,7 @@ impl CommitQueue {
                 log: start.log,
                 head: start.head,
                 closed: false,
-                deletes: start.deletes,
+                versions: start.versions,
                 metadata: start.metadata,
                 head_since,
                 series_count_max: start.series_count_max,
@@ -135,7 +135,7 @@ impl CommitQueue {
             durable_lsn: AtomicU64::new(last_lsn),
             dropped_below_floor: AtomicU64::new(0),
             log_size: AtomicU64::new(log_size),
-            floor: std::sync::atomic::AtomicI64::new(start.floor.nanos()),
+            floor: AtomicI64::new(start.floor.nanos()),
             env: start.env,
         }
     }
@@ -158,7 +158,6 @@ impl CommitQueue {
     /// Takes out of the log what lies up to `cut`; the caller removes the files.
     pub(super) fn release(&self, cut: u64) -> Vec<SegmentInfo> {
         self.paused(|committer| {
-            committer.deletes.retain(|(lsn, _)| *lsn > cut);
             committer.metadata.retain(|(lsn, _)| *lsn > cut);
             let released = committer.log.release(cut);
             self.log_size.store(committer.log.size(), Ordering::Relaxed);
@@ -251,7 +250,10 @@ impl CommitQueue {
             return Ok(());
         }
         let closed = self.close_open_frame(committer);
-        if committer.open_frame.len() >= OPEN_FRAME_COUNT_REFUSED { closed } else { Ok(()) }
+        // Few samples can be many bytes, and a frame of too many could not be written at all.
+        let much = committer.open_frame.len() >= OPEN_FRAME_COUNT_REFUSED
+            || committer.open_frame.bytes.size() >= WAL_RECORD_SIZE_MAX / 4;
+        if much { closed } else { Ok(()) }
     }
 
     fn process(&self, committer: &mut Committer, group: Vec<Pending>) {
@@ -289,6 +291,9 @@ impl CommitQueue {
                     committer.open_frame = data.columns;
                 }
                 (Ok(()), pending) => {
+                    if makes(Mistake::PublishEarly) {
+                        self.visible_lsn.store(lsn, Ordering::Release);
+                    }
                     committer.apply(&pending.entry, lsn);
                     self.visible_lsn.store(lsn, Ordering::Release);
                     pending.answer(Ok(lsn));
@@ -455,6 +460,9 @@ impl CommitQueue {
             let (closed, open) = committer.log.unsynced();
             (closed, open, committer.log.last_lsn())
         };
+        if makes(Mistake::AnswerUnsynced) {
+            return Ok(target);
+        }
         for file in closed.iter().chain(&open) {
             file.sync()?;
         }
@@ -539,8 +547,9 @@ impl Committer {
         match entry {
             Entry::Batch(data) => self.head.apply(&data.columns, lsn, &mut self.scratch),
             Entry::Delete(record) => {
+                // The head first: whoever finds the tombstone finds the head to be at least as new.
                 self.head.delete(record, lsn);
-                self.deletes.push((lsn, record.clone()));
+                self.versions.delete(lsn, record);
             }
             Entry::Metadata(record) => {
                 self.head.advance(lsn);
@@ -620,6 +629,11 @@ impl Committer {
         if let Some(bits) = self.defined.get_mut(word) {
             *bits = *bits & !(1 << (id % 64)) | u64::from(defined) << (id % 64);
         }
+    }
+
+    /// Whether nothing of this epoch has to be kept.
+    pub(super) fn is_clean(&self) -> bool {
+        self.head.is_empty() && self.head.delete_count() == 0 && self.metadata.is_empty()
     }
 
     /// Ends the epoch and puts `head` in the place of the active one, which is returned. The log is synced and

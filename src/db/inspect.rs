@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
-
 use crate::block::{self, BlockReader, Cache, ReadMode};
 use crate::chunk::TimesMeta;
 use crate::codec::choose::Encoding;
@@ -20,6 +18,7 @@ use crate::fs::name;
 use crate::head::{Head, Registry, Replay};
 use crate::manifest::{self, BlockMeta, Loaded, State};
 use crate::model::{Selector, SeriesKey, TimeRange, Timestamp, ValueType};
+use crate::sync::RwLock;
 use crate::wal::Chain;
 
 /// How often the log is read anew because the writer changed it meanwhile.

@@ -4,24 +4,25 @@
 //! [`Db::maintain`](crate::Db::maintain), or by a call that wants it now. Each step can be cut off by a crash at any
 //! place and is begun anew by the next open.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::block::{BlockMeta, BlockReader};
 use crate::compact;
+use crate::db::Inner;
 use crate::db::options::{AtDiskCap, Background};
 use crate::db::recover::{BlockOpener, to_record};
-use crate::db::{Inner, version::Version};
+use crate::db::version::{Version, to_tombstone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::name;
 use crate::head::Head;
-use crate::manifest::{CleanShutdown, Edit, MetricMetadata, Tombstone};
+use crate::manifest::{CleanShutdown, Edit, MetricMetadata};
 use crate::model::Timestamp;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Mistake, Mutex, makes};
 
 /// Files that no version names stay this long for reader processes that are about to open them.
 const GRACE: Duration = Duration::from_secs(5);
@@ -52,6 +53,9 @@ struct Steps {
     trash: Vec<(PathBuf, u64, Duration)>,
     /// Heads that were flushed while queries still held them.
     retired: Vec<Weak<Head>>,
+    /// Live blocks that a merge found damaged. They stay, for queries of what is sound in them, and later merges stop
+    /// short of them.
+    unreadable: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -265,8 +269,10 @@ impl Inner {
             if signal.stop || self.env().clock.monotonic() >= deadline {
                 return Err(self.out_of_memory());
             }
-            signal.work = true;
-            self.maintenance.changed.notify_all();
+            if !signal.work {
+                signal.work = true;
+                self.maintenance.changed.notify_all();
+            }
             self.maintenance.changed.wait_for(&mut signal, Duration::from_millis(50));
         }
         Ok(())
@@ -342,7 +348,7 @@ impl Inner {
         self.sync_all()?;
         self.commits.paused(|committer| {
             self.commits.close_open_frame(committer)?;
-            if committer.head.is_empty() && committer.deletes.is_empty() && committer.metadata.is_empty() {
+            if committer.is_clean() {
                 return Ok(false);
             }
             let last_lsn = self.commits.sync_paused(committer)?;
@@ -379,18 +385,12 @@ impl Inner {
         added: &[BlockMeta],
     ) -> Result<()> {
         let readers = self.open_blocks(added)?;
-        let (deletes, metadata) = self.commits.paused(|committer| {
-            let deletes =
-                committer.deletes.iter().filter(|(lsn, _)| *lsn <= cut).cloned().collect::<Vec<_>>();
-            let metadata =
-                committer.metadata.iter().filter(|(lsn, _)| *lsn <= cut).cloned().collect::<Vec<_>>();
-            (deletes, metadata)
+        let metadata = self.commits.paused(|committer| {
+            committer.metadata.iter().filter(|(lsn, _)| *lsn <= cut).cloned().collect::<Vec<_>>()
         });
         let older = !self.version().blocks.is_empty();
-        let tombstones = deletes.into_iter().filter(|_| older);
-        let tombstones: Vec<_> = tombstones
-            .map(|(lsn, record)| Tombstone { lsn, selector: record.selector, range: record.range })
-            .collect();
+        let deletes = head.deletes(0..usize::MAX).into_iter().filter(|_| older);
+        let tombstones: Vec<_> = deletes.map(|(lsn, record)| to_tombstone(lsn, &record)).collect();
         let edit = Edit {
             blocks_added: added.iter().map(to_record).collect(),
             tombstones_added: tombstones.clone(),
@@ -415,8 +415,14 @@ impl Inner {
             .map(|segment| (name::segment_path(&self.root, segment.number), segment.size, now));
         steps.trash.extend(paths);
         self.reclaim_series(steps, head);
-        self.maintenance.changed.notify_all();
+        self.tell_of_room();
         Ok(())
+    }
+
+    /// Wakes the writers that wait for room. They look for it under the lock, so it is told under the lock.
+    fn tell_of_room(&self) {
+        let _signal = (!makes(Mistake::TellUnlocked)).then(|| self.maintenance.signal.lock());
+        self.maintenance.changed.notify_all();
     }
 
     /// Forgets the series that are in no head any more, unless a query holds a head that was flushed: it finds
@@ -434,7 +440,7 @@ impl Inner {
     }
 
     /// Keeps steps from running while the guard lives.
-    pub(super) fn pause_maintenance(&self) -> impl Drop + '_ {
+    pub(super) fn pause_maintenance(&self) -> impl Sized + '_ {
         self.maintenance.step.lock()
     }
 
@@ -527,9 +533,12 @@ impl Inner {
 
     fn merge_once(&self, steps: &mut Steps, eager: bool) -> Result<bool> {
         let version = self.version();
-        let metas: Vec<_> = version.blocks.iter().map(|block| block.meta().clone()).collect();
+        let metas = version.blocks.iter().map(|block| to_record(block.meta()));
+        let (mut fixed, metas): (Vec<_>, Vec<_>) =
+            metas.partition(|meta| steps.unreadable.contains(&meta.number));
+        fixed.extend(self.manifest.lock().state().quarantined.values().map(|quarantined| quarantined.block));
         let limits = compact::plan::Limits { output_size_max: self.merge_size_max(), eager };
-        let Some(plan) = compact::plan::plan(&metas, &limits) else { return Ok(false) };
+        let Some(plan) = compact::plan::plan(&metas, &fixed, &limits) else { return Ok(false) };
         let inputs: Vec<_> = version
             .blocks
             .iter()
@@ -540,7 +549,8 @@ impl Inner {
         // A delete that a power cut could still undo must not be carried out for good.
         let durable = self.commits.durable_lsn();
         let tombstones: Vec<_> = version.tombstones.iter().filter(|t| t.lsn <= durable).cloned().collect();
-        let added = compact::merge::merge(&inputs, &plan, &tombstones, version.floor, &target)?;
+        let merged = compact::merge::merge(&inputs, &plan, &tombstones, version.floor, &target);
+        let added = merged.inspect_err(|error| note_unreadable(steps, &inputs, error))?;
         let readers = match self.open_blocks(&added) {
             Ok(readers) => readers,
             Err(error) => {
@@ -604,7 +614,7 @@ impl Inner {
 
     fn merge_size_max(&self) -> u64 {
         let cap = self.options.disk_size_max.map_or(u64::MAX, |cap| cap / 16);
-        cap.min(1 << 30)
+        cap.min(self.options.merge_size_max)
     }
 
     /// Ends everything in order: flush what is worth it, sync, say so in the manifest.
@@ -638,6 +648,14 @@ impl Inner {
             self.flush_frozen(steps)?;
         }
         Ok(())
+    }
+}
+
+/// Remembers the input that a merge failed on because it is damaged, so that the next merge is another one.
+fn note_unreadable(steps: &mut Steps, inputs: &[Arc<BlockReader>], error: &Error) {
+    if error.kind() == ErrorKind::Corruption {
+        let is_it = |input: &&Arc<BlockReader>| inputs.len() == 1 || error.path() == Some(input.path());
+        steps.unreadable.extend(inputs.iter().filter(is_it).map(|input| input.meta().number));
     }
 }
 

@@ -9,6 +9,8 @@ mod batch;
 mod buffer;
 mod commit;
 pub mod inspect;
+#[cfg(all(test, icecore_shuttle))]
+mod interleavings;
 mod maintenance;
 mod options;
 mod reader;
@@ -21,20 +23,19 @@ mod version;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::db::commit::{CommitQueue, Entry};
 use crate::db::maintenance::{Maintenance, Threads};
-use crate::db::version::Version;
+use crate::db::version::{Version, Versions};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
-use crate::manifest::{Manifest, Tombstone};
+use crate::manifest::Manifest;
 use crate::model::{Metadata, SampleValue, Selector, SeriesKey, TimeRange, Timestamp, ValueRef};
 use crate::query::Query;
 use crate::query::source::{Pin, Snapshot};
+use crate::sync::Mutex;
+use crate::sync::atomic::AtomicU64;
 use crate::wal::{DeleteRecord, MetadataRecord};
 
 pub use batch::Batch;
@@ -79,7 +80,7 @@ pub(crate) struct Inner {
     database_id: [u8; 16],
     commits: CommitQueue,
     buffers: buffer::Buffers,
-    version: RwLock<Arc<Version>>,
+    versions: Arc<Versions>,
     manifest: Mutex<Manifest>,
     maintenance: Maintenance,
     cache: Arc<crate::block::Cache>,
@@ -372,6 +373,12 @@ impl Pin for Inner {
         self.drain_buffers();
         Ok(self.version().pin(self.env()))
     }
+
+    fn pin_whole(&self, selector: &Selector) -> Result<Snapshot> {
+        self.drain_buffers();
+        // Versions and heads change together only under the commit lock.
+        self.commits.paused(|_| Ok(self.version().pin_whole(self.env(), selector)))
+    }
 }
 
 impl Inner {
@@ -393,27 +400,17 @@ impl Inner {
     }
 
     fn version(&self) -> Arc<Version> {
-        self.version.read().clone()
+        self.versions.current()
     }
 
     /// Replaces the version by what `change` makes of it.
     fn edit_version(&self, change: impl FnOnce(&mut Version)) {
-        let mut current = self.version.write();
-        let mut next = Version::clone(&current);
-        change(&mut next);
-        *current = Arc::new(next);
+        self.versions.edit(change);
     }
 
     fn delete(&self, record: DeleteRecord) -> Result<u64> {
         self.drain_buffers();
-        let tombstone = |lsn| Tombstone { lsn, selector: record.selector.clone(), range: record.range };
-        let (result, _) = self.commits.commit(Entry::Delete(record.clone()));
-        let lsn = result?;
-        self.edit_version(|version| {
-            version.add_tombstone(tombstone(lsn));
-            version.prune_tombstones();
-        });
-        Ok(lsn)
+        self.commits.commit(Entry::Delete(record)).0
     }
 
     fn metadata(&self, name: &str) -> Option<Metadata> {

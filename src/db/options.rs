@@ -73,6 +73,9 @@ pub struct Options {
     pub cache_size: usize,
     /// Whether blocks are merged in the background. Default: true.
     pub compaction: bool,
+    /// Most bytes of blocks that one merge takes, so that none writes more. Default: 1 GiB; with `disk_size_max` at
+    /// most a sixteenth of it, since a merge needs as much room again.
+    pub merge_size_max: u64,
     /// A log segment is closed at this many bytes. Default: 16 MiB.
     pub segment_size_max: u64,
     /// Open in spite of damage in the log: what lies behind it is given up and reported. Default: false.
@@ -98,6 +101,7 @@ impl Default for Options {
             read_mode: ReadMode::Pread,
             cache_size: 64 << 20,
             compaction: true,
+            merge_size_max: 1 << 30,
             segment_size_max: crate::wal::SEGMENT_SIZE_MAX,
             salvage: false,
         }

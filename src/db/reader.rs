@@ -9,18 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::block::{BlockReader, Cache};
 use crate::db::options::Options;
 use crate::db::recover::{BlockOpener, Found, look, to_damaged};
-use crate::db::version::Version;
+use crate::db::version::{Version, to_tombstone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::{Head, Registry, Replay};
-use crate::manifest::{self, Loaded, Quarantined, State, Tombstone};
+use crate::manifest::{self, Loaded, Quarantined, State};
 use crate::model::{Metadata, Selector};
 use crate::query::source::{Pin, Snapshot};
 use crate::query::{Damaged, Query};
+use crate::sync::{Mutex, RwLock};
 use crate::wal::Chain;
 
 /// How often a reader starts over before it gives up.
@@ -121,6 +120,13 @@ impl Pin for Shared {
     fn pin(&self) -> Result<Snapshot> {
         Ok(self.view.read().version.pin(&self.options.env))
     }
+
+    fn pin_whole(&self, selector: &Selector) -> Result<Snapshot> {
+        let view = self.view.read().clone();
+        // A refresh goes on with the same head.
+        let _still = view.progress.lock();
+        Ok(view.version.pin_whole(&self.options.env, selector))
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -190,11 +196,8 @@ fn try_load(
         return Ok(None);
     }
     read?;
-    let tombstones = replay.deletes.iter().map(|(lsn, record)| Tombstone {
-        lsn: *lsn,
-        selector: record.selector.clone(),
-        range: record.range,
-    });
+    let deletes = head.deletes(0..usize::MAX);
+    let tombstones = deletes.iter().map(|(lsn, record)| to_tombstone(*lsn, record));
     let mut damaged: Vec<_> = state.quarantined.values().map(to_damaged).collect();
     damaged.extend(unreadable);
     let version = Version {

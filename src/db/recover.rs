@@ -6,9 +6,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use parking_lot::{Mutex, RwLock};
 
 use crate::block::ReadMode;
 use crate::block::{BlockReader, Cache};
@@ -17,13 +14,15 @@ use crate::db::buffer::Buffers;
 use crate::db::commit::{CommitQueue, CommitStart};
 use crate::db::maintenance::Maintenance;
 use crate::db::options::Options;
-use crate::db::version::Version;
+use crate::db::version::{Version, Versions, to_tombstone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, Lock, name};
 use crate::head::{Head, Registry, Replay};
-use crate::manifest::{self, BlockMeta, Edit, Loaded, Manifest, Quarantined, State, Tombstone};
+use crate::manifest::{self, BlockMeta, Edit, Loaded, Manifest, Quarantined, State};
 use crate::model::{TimeRange, Timestamp};
 use crate::query::Damaged;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Mutex, RwLock};
 use crate::wal::{Chain, LSN_COUNTER_BITS, Log, LogEnd, LogStart, SegmentCopy, SegmentInfo};
 
 /// What opening a database found and did.
@@ -96,11 +95,8 @@ pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
     }
     let next_block = next_block_number(fs.as_ref(), root, manifest.state())?;
 
-    let tombstones = replay.deletes.iter().map(|(lsn, record)| Tombstone {
-        lsn: *lsn,
-        selector: record.selector.clone(),
-        range: record.range,
-    });
+    let deletes = head.deletes(0..usize::MAX);
+    let tombstones = deletes.iter().map(|(lsn, record)| to_tombstone(*lsn, record));
     let version = Version {
         blocks,
         frozen: None,
@@ -109,11 +105,12 @@ pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
         floor: state.floor,
         damaged: manifest.state().quarantined.values().map(to_damaged).collect(),
     };
+    let versions = Arc::new(Versions::new(version));
     let commits = CommitQueue::new(CommitStart {
         log,
         head,
+        versions: versions.clone(),
         incarnation,
-        deletes: replay.deletes,
         metadata: replay.metadata,
         series_count_max: options.series_count_max,
         floor: state.floor,
@@ -124,7 +121,7 @@ pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
         database_id: state.database_id,
         commits,
         buffers: Buffers::default(),
-        version: RwLock::new(Arc::new(version)),
+        versions,
         manifest: Mutex::new(manifest),
         maintenance: Maintenance::default(),
         next_block: Arc::new(AtomicU64::new(next_block)),

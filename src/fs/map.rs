@@ -46,3 +46,41 @@ impl Deref for Map {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_map_is_the_file_from_its_first_byte_to_its_last() {
+        // Around the borders of a page of memory, where a length that is wrong by one would show.
+        for size in [0, 1, 4_095, 4_096, 4_097, 100_000] {
+            let bytes: Vec<u8> = (0..size).map(|n: u32| n.wrapping_mul(31) as u8).collect();
+            let file = file_of(&bytes);
+            let map = Map::of_file(file.as_file()).unwrap();
+            assert_eq!(&map[..], bytes);
+            assert_eq!(&Map::of_copy(bytes.clone())[..], bytes);
+        }
+    }
+
+    #[test]
+    fn a_map_outlives_the_name_and_the_handle() {
+        let bytes = vec![7; 10_000];
+        let file = file_of(&bytes);
+        let map = Map::of_file(file.as_file()).unwrap();
+        drop(file);
+        let threads: Vec<_> = std::thread::scope(|scope| {
+            let sums = (0..2).map(|_| scope.spawn(|| map.iter().map(|byte| u64::from(*byte)).sum::<u64>()));
+            sums.collect::<Vec<_>>().into_iter().map(|sum| sum.join().unwrap()).collect()
+        });
+        assert_eq!(threads, [70_000, 70_000]);
+    }
+}

@@ -2,21 +2,23 @@
 //!
 //! A [`Head`] is one memtable: it is filled by the commit queue alone, in order of LSNs, then frozen and
 //! written as blocks. So it is always exactly the result of a prefix of the log. Samples lie in
-//! shards, each with a lock of its own, so that readers meet the writer only for the length of a copy.
-//! Lock order: the registry before a shard; no two shards at once.
+//! shards, each with a lock of its own, so that readers meet the writer only for the length of a frame.
+//! Lock order: the registry before a shard; only the commit queue holds two shards at once, and then no
+//! reader waits for a second one.
 
 mod registry;
 mod replay;
 mod series;
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicIsize, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
-use parking_lot::RwLock;
 
 use crate::head::series::{HeadSeries, STAGING_COUNT_MAX, STAGING_COUNT_MIN};
 use crate::model::{Column, SeriesKey, Timestamp, ValueType};
+use crate::sync::atomic::{AtomicI64, AtomicIsize, AtomicU64, Ordering};
+use crate::sync::{Mistake, RwLock, RwLockWriteGuard, makes};
 use crate::wal::{BatchColumns, DeleteRecord};
 
 pub(crate) use registry::{Registry, key_hash};
@@ -44,6 +46,8 @@ pub(crate) struct Head {
     /// The last LSN before this head.
     previous_lsn: u64,
     last_lsn: AtomicU64,
+    /// Deletes that were carried out here, with their LSNs; each stands here before the first shard shows it.
+    deletes: RwLock<Vec<(u64, DeleteRecord)>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +55,8 @@ struct Shard {
     /// By the local part of a number: the place in `slots` plus one, or 0.
     index: Vec<u32>,
     slots: Vec<HeadSeries>,
+    /// How many of the head's deletes were carried out on these series.
+    delete_count: usize,
 }
 
 /// The samples of one series as a reader takes them: sealed runs, oldest first, and the rest as columns.
@@ -59,7 +65,13 @@ pub(crate) struct HeadSamples {
     pub(crate) runs: Vec<Run>,
     pub(crate) times: Vec<i64>,
     pub(crate) values: Column,
+    /// How many of the head's deletes were carried out on them.
+    pub(crate) delete_count: usize,
 }
+
+/// The shards that the commit queue holds, by number.
+#[derive(Default)]
+struct Locked<'a>([Option<RwLockWriteGuard<'a, Shard>>; SHARD_COUNT]);
 
 fn place(id: u32) -> (usize, usize) {
     let shard = (id >> NEIGHBOUR_BITS) as usize % SHARD_COUNT;
@@ -104,6 +116,7 @@ impl Head {
             max_time: AtomicI64::new(i64::MIN),
             previous_lsn,
             last_lsn: AtomicU64::new(previous_lsn),
+            deletes: RwLock::default(),
         }
     }
 
@@ -115,6 +128,8 @@ impl Head {
 
     /// Applies samples whose frame is still open. Only the commit queue calls this.
     pub(crate) fn append(&self, columns: &BatchColumns, scratch: &mut Scratch) {
+        // Kept until the frame is in whole, so that a reader finds all of its samples of a series, or none.
+        let mut locked = Locked::default();
         let mut start = 0;
         let runs = columns.ids.chunk_by(|a, b| a == b).map(|run| {
             let range = start..start + run.len();
@@ -123,14 +138,15 @@ impl Head {
             let words = columns.words.get(range).unwrap_or_default();
             (run.first().copied().unwrap_or_default(), (times, words))
         });
-        self.apply_each(runs, |series, (times, words), count| {
+        self.apply_each(&mut locked, runs, |series, (times, words), count| {
             series.push_words(times, words, count, scratch)
         });
         let bytes = columns.bytes_ids.iter().zip(&columns.bytes_times).zip(columns.bytes.iter());
-        self.apply_each(
-            bytes.map(|((id, time), value)| (*id, (*time, value))),
-            |series, (time, value), count| series.push_bytes(time, value, count, scratch),
-        );
+        let bytes = bytes.map(|((id, time), value)| (*id, (*time, value)));
+        self.apply_each(&mut locked, bytes, |series, (time, value), count| {
+            series.push_bytes(time, value, count, scratch)
+        });
+        drop(locked);
         self.sample_count.fetch_add(columns.len() as u64, Ordering::Relaxed);
         self.cover(&columns.times);
         self.cover(&columns.bytes_times);
@@ -138,7 +154,8 @@ impl Head {
 
     /// Applies one sample of an f64 or i64 series whose frame is still open. Only the commit queue calls this.
     pub(crate) fn append_word(&self, id: u32, time: i64, word: u64, scratch: &mut Scratch) {
-        self.apply_each(std::iter::once((id, (time, word))), |series, (time, word), count| {
+        let one = std::iter::once((id, (time, word)));
+        self.apply_each(&mut Locked::default(), one, |series, (time, word), count| {
             series.push_words(&[time], &[word], count, scratch)
         });
         self.sample_count.fetch_add(1, Ordering::Relaxed);
@@ -147,29 +164,29 @@ impl Head {
 
     /// Applies one sample of a bytes series whose frame is still open. Only the commit queue calls this.
     pub(crate) fn append_bytes(&self, id: u32, time: i64, value: &[u8], scratch: &mut Scratch) {
-        self.apply_each(std::iter::once((id, (time, value))), |series, (time, value), count| {
+        let one = std::iter::once((id, (time, value)));
+        self.apply_each(&mut Locked::default(), one, |series, (time, value), count| {
             series.push_bytes(time, value, count, scratch)
         });
         self.sample_count.fetch_add(1, Ordering::Relaxed);
         self.cover(&[time]);
     }
 
-    fn apply_each<V>(
-        &self,
+    fn apply_each<'a, V>(
+        &'a self,
+        locked: &mut Locked<'a>,
         samples: impl Iterator<Item = (u32, V)>,
         mut push: impl FnMut(&mut HeadSeries, V, usize) -> isize,
     ) {
         let seal_count = self.seal_count();
         let mut grown = 0;
-        let mut locked: Option<(usize, _)> = None;
         for (id, samples) in samples {
             let (shard_index, local) = place(id);
-            if locked.as_ref().is_none_or(|(held, _)| *held != shard_index) {
-                // Let go of one shard before the next is taken.
-                drop(locked.take());
-                locked = self.shards.get(shard_index).map(|shard| (shard_index, shard.write()));
-            }
-            let Some((_, shard)) = &mut locked else { continue };
+            let (Some(shard), Some(guard)) = (self.shards.get(shard_index), locked.0.get_mut(shard_index))
+            else {
+                continue;
+            };
+            let shard = guard.get_or_insert_with(|| shard.write());
             if let Some(series) = shard.get_mut(local) {
                 grown += push(series, samples, seal_count);
                 continue;
@@ -201,18 +218,46 @@ impl Head {
     }
 
     /// Removes what `record` deletes, and moves to its LSN. Only the commit queue calls this.
+    ///
+    /// A reader that finds a series without these samples finds the delete in [`Head::deletes`], and leaves them out
+    /// of what is older as well.
     pub(crate) fn delete(&self, record: &DeleteRecord, lsn: u64) {
         let ids = self.registry.read().select(&record.selector);
+        let mut by_shard = vec![Vec::new(); SHARD_COUNT];
+        for (shard, local) in ids.into_iter().map(place) {
+            if let Some(locals) = by_shard.get_mut(shard) {
+                locals.push(local);
+            }
+        }
+        let delete_count = {
+            let mut deletes = self.deletes.write();
+            deletes.push((lsn, record.clone()));
+            deletes.len()
+        };
         let mut grown = 0;
-        for id in ids {
-            let (shard_index, local) = place(id);
-            let Some(shard) = self.shards.get(shard_index) else { continue };
-            if let Some(series) = shard.write().get_mut(local) {
-                grown += series.delete(record.range);
+        for (shard, locals) in self.shards.iter().zip(by_shard) {
+            let mut shard = shard.write();
+            for local in locals {
+                grown += shard.get_mut(local).map_or(0, |series| series.delete(record.range));
+            }
+            if !makes(Mistake::ForgetDelete) {
+                shard.delete_count = delete_count;
             }
         }
         self.size.fetch_add(grown, Ordering::Relaxed);
         self.last_lsn.store(lsn, Ordering::Release);
+    }
+
+    /// The deletes with the numbers `range` that were carried out here, with their LSNs, in order.
+    pub(crate) fn deletes(&self, range: Range<usize>) -> Vec<(u64, DeleteRecord)> {
+        let deletes = self.deletes.read();
+        let end = range.end.min(deletes.len());
+        deletes.get(range.start..end).unwrap_or_default().to_vec()
+    }
+
+    /// How many deletes were carried out here.
+    pub(crate) fn delete_count(&self) -> usize {
+        self.deletes.read().len()
     }
 
     /// Moves to the LSN of a frame that holds no samples.
@@ -225,7 +270,7 @@ impl Head {
         let (shard_index, local) = place(id);
         let shard = self.shards.get(shard_index)?.read();
         let (runs, times, values) = shard.get(local)?.read();
-        Some(HeadSamples { runs, times, values })
+        Some(HeadSamples { runs, times, values, delete_count: shard.delete_count })
     }
 
     /// Appends the samples of a series to empty columns of its type, sorted and free of duplicates, if it has none in

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::head::{Head, Scratch, key_hash};
-use crate::wal::{BatchColumns, Definition, DeleteRecord, Frame, FrameKind, MetadataRecord};
+use crate::wal::{BatchColumns, Definition, Frame, FrameKind, MetadataRecord};
 use crate::wal::{decode_batch, decode_delete, decode_metadata};
 
 /// Applies frames, in order of LSN, to one head.
@@ -18,8 +18,6 @@ pub(crate) struct Replay {
     epoch: Option<u64>,
     ids: HashMap<u32, u32>,
     scratch: Scratch,
-    /// Deletes that were replayed, with their LSNs.
-    pub(crate) deletes: Vec<(u64, DeleteRecord)>,
     /// Metadata that was replayed, with its LSNs.
     pub(crate) metadata: Vec<(u64, MetadataRecord)>,
 }
@@ -27,14 +25,7 @@ pub(crate) struct Replay {
 impl Replay {
     /// A replay into `head`.
     pub(crate) fn new(head: Arc<Head>) -> Self {
-        Replay {
-            head,
-            epoch: None,
-            ids: HashMap::new(),
-            scratch: Scratch::default(),
-            deletes: Vec::new(),
-            metadata: Vec::new(),
-        }
+        Replay { head, epoch: None, ids: HashMap::new(), scratch: Scratch::default(), metadata: Vec::new() }
     }
 
     /// Applies one frame.
@@ -59,9 +50,7 @@ impl Replay {
                 self.head.apply(&columns, lsn, &mut self.scratch);
             }
             FrameKind::Delete => {
-                let record = decode_delete(frame.payload)?;
-                self.head.delete(&record, lsn);
-                self.deletes.push((lsn, record));
+                self.head.delete(&decode_delete(frame.payload)?, lsn);
             }
             FrameKind::Metadata => {
                 self.metadata.push((lsn, decode_metadata(frame.payload)?));

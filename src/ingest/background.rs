@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::env::Env;
 use crate::error::Result;
+use crate::sync::thread::JoinHandle;
 
 /// Work at an interval on a thread of its own. Dropping it ends the thread, waiting for work under way.
 pub(super) struct Background {
@@ -65,7 +65,7 @@ impl Drop for Background {
     fn drop(&mut self) {
         *self.shared.stopped.lock() = true;
         self.shared.wake.notify_all();
-        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == crate::sync::thread::current().id();
         if let Some(thread) = self.thread.take().filter(|thread| !own(thread)) {
             let _ = thread.join();
         }

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -16,6 +15,7 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::ingest::sink::{Point, Refused, Sink, write_caught};
 use crate::model::SeriesKey;
+use crate::sync::thread::JoinHandle;
 
 /// Most points of one write to the sink: bounds the memory of an encoded request to some megabytes.
 const SEND_COUNT_MAX: usize = 10_000;
@@ -200,7 +200,9 @@ impl MetricClient {
         self.shared.room.notify_all();
         let thread = self.thread.lock().take();
         // A sink that holds the last handle drops the client on the client's own thread, which cannot wait for itself.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        if let Some(thread) =
+            thread.filter(|thread| thread.thread().id() != crate::sync::thread::current().id())
+        {
             // The thread cannot panic: the sink is called caught.
             let _ = thread.join();
         }

@@ -43,6 +43,7 @@ pub struct Query {
     limits: QueryLimits,
     cancel: CancelToken,
     partial_allowed: bool,
+    whole_commit: bool,
     threads: usize,
 }
 
@@ -76,6 +77,7 @@ impl Query {
             limits: QueryLimits::default(),
             cancel: CancelToken::new(),
             partial_allowed: false,
+            whole_commit: false,
             threads: THREAD_COUNT_DEFAULT,
         }
     }
@@ -281,6 +283,16 @@ impl Query {
         self
     }
 
+    /// Sees one state of the whole database, the one between two commits: of every batch all or nothing, across all
+    /// series. Without this each series is at a commit of its own, no earlier than the last before the query began.
+    ///
+    /// Commits wait while what is staged in memory of the series that match is copied: about a microsecond a series.
+    #[must_use]
+    pub fn at_one_commit(mut self) -> Self {
+        self.whole_commit = true;
+        self
+    }
+
     /// Most threads that work on it, this one included. Default: 2. The answer is the same for any number.
     #[must_use]
     pub fn threads(mut self, count: usize) -> Self {
@@ -402,7 +414,8 @@ impl Query {
 
     /// Pins the database, looks at what is damaged, and selects.
     fn start(&self, drop_stale: bool, needs_keys: bool) -> Result<Run> {
-        let snapshot = self.pin.pin()?;
+        let snapshot =
+            if self.whole_commit { self.pin.pin_whole(&self.selector)? } else { self.pin.pin()? };
         let mut report = QueryReport::default();
         let budget = Budget::new(self.limits.clone(), self.cancel.clone(), snapshot.env.clone());
         let mut context = Context::new(snapshot, self.range, budget);

@@ -1,5 +1,7 @@
 //! Heads as sources of queries.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::chunk::PageAggregate;
@@ -7,32 +9,53 @@ use crate::chunk::merge::ColumnSlice;
 use crate::error::{Error, Result};
 use crate::head::{Head, HeadSamples};
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
-use crate::query::source::{Cursor, PageInfo, Source};
+use crate::query::source::{Cursor, PageInfo, Source, Tombstone};
 
 /// A head as a query reads it. Its ordinals are the numbers of the registry.
 #[derive(Debug)]
 pub(crate) struct HeadSource {
     head: Arc<Head>,
+    copied: Option<Arc<Copied>>,
+}
+
+/// Series as they were at one moment; nothing else of the head is seen.
+#[derive(Debug)]
+struct Copied {
+    samples: HashMap<u32, HeadSamples>,
+    bounds: Option<(Timestamp, Timestamp)>,
+    lsn_last: u64,
 }
 
 impl HeadSource {
+    /// The head as it is whenever a series is read.
     pub(crate) fn new(head: Arc<Head>) -> Self {
-        HeadSource { head }
+        HeadSource { head, copied: None }
+    }
+
+    /// The series that `selector` names as they are now; the caller keeps commits from being applied meanwhile. Sealed
+    /// runs are shared, what is staged is copied.
+    pub(crate) fn copied(head: Arc<Head>, selector: &Selector) -> Self {
+        let ids = head.registry().read().select(selector);
+        let samples = ids.into_iter().filter_map(|id| Some((id, head.read(id)?))).collect();
+        let copied = Copied { samples, bounds: head.time_bounds(), lsn_last: head.last_lsn() };
+        HeadSource { head, copied: Some(Arc::new(copied)) }
     }
 }
 
 impl Source for HeadSource {
     fn time_bounds(&self) -> Option<(Timestamp, Timestamp)> {
-        self.head.time_bounds()
+        self.copied.as_ref().map_or_else(|| self.head.time_bounds(), |copied| copied.bounds)
     }
 
     fn lsn_last(&self) -> u64 {
-        self.head.last_lsn()
+        self.copied.as_ref().map_or_else(|| self.head.last_lsn(), |copied| copied.lsn_last)
     }
 
     fn select(&self, selector: &Selector) -> Result<Vec<u32>> {
         let ids = self.head.registry().read().select(selector);
-        Ok(self.head.sorted(ids).into_iter().map(|(_, _, id)| id).collect())
+        let is_seen = |id: &u32| self.copied.as_ref().is_none_or(|copied| copied.samples.contains_key(id));
+        let sorted = self.head.sorted(ids.into_iter().filter(is_seen));
+        Ok(sorted.into_iter().map(|(_, _, id)| id).collect())
     }
 
     fn keys(&self, ordinals: &[u32]) -> Result<Vec<SeriesKey>> {
@@ -48,7 +71,7 @@ impl Source for HeadSource {
     }
 
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor> {
-        Box::new(HeadCursor { head: Arc::clone(&self.head), samples: None })
+        Box::new(HeadCursor { head: self.head.clone(), copied: self.copied.clone(), samples: None })
     }
 }
 
@@ -60,6 +83,7 @@ const STAGED: u32 = u32::MAX;
 #[derive(Debug)]
 struct HeadCursor {
     head: Arc<Head>,
+    copied: Option<Arc<Copied>>,
     samples: Option<HeadSamples>,
 }
 
@@ -71,8 +95,23 @@ impl HeadCursor {
 
 impl Cursor for HeadCursor {
     fn seek(&mut self, ordinal: u32) -> Result<()> {
-        self.samples = Some(self.head.read(ordinal).ok_or_else(|| unknown(ordinal))?);
+        let samples = match &self.copied {
+            Some(copied) => copied.samples.get(&ordinal).cloned(),
+            None => self.head.read(ordinal),
+        };
+        self.samples = Some(samples.ok_or_else(|| unknown(ordinal))?);
         Ok(())
+    }
+
+    fn delete_count(&self) -> usize {
+        self.samples.as_ref().map_or(0, |samples| samples.delete_count)
+    }
+
+    fn deletes(&self, range: Range<usize>) -> Vec<Tombstone> {
+        let carried_out = self.head.deletes(range).into_iter();
+        carried_out
+            .map(|(lsn, record)| Tombstone { lsn, selector: record.selector, range: record.range })
+            .collect()
     }
 
     fn pages(&mut self, range: TimeRange, out: &mut Vec<PageInfo>) -> Result<()> {

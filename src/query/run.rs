@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Column, SeriesKey, Value, ValueType};
 use crate::query::budget::QueryReport;
 use crate::query::fold::Fold;
@@ -129,6 +129,7 @@ impl Work for RawWork {
                 let before = columns_size(&times, &values);
                 scan.read(step, &mut times, &mut values)?;
                 scan.context().budget.take_memory(columns_size(&times, &values) - before)?;
+                check_strings(&values)?;
             }
         }
         if let Some(key) = chosen.key.clone().filter(|_| !times.is_empty()) {
@@ -139,6 +140,18 @@ impl Work for RawWork {
 
     fn append(&mut self, later: Self) {
         self.0.extend(later.0);
+    }
+}
+
+/// Byte strings of one series in one answer may take this much; a column of them holds twice as much.
+const STRINGS_SIZE_MAX: usize = 2 << 30;
+
+fn check_strings(values: &Column) -> Result<()> {
+    match values {
+        Column::Bytes(values) if values.size() > STRINGS_SIZE_MAX => Err(Error::limit_exceeded(format!(
+            "the byte strings of one series take more than {STRINGS_SIZE_MAX} bytes; stream them"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::query::aggregate::{Filter, Verdict};
 use crate::query::budget::{Budget, QueryReport};
-use crate::query::select::{Chosen, Selection};
+use crate::query::select::{Chosen, Part, Selection};
 use crate::query::source::{Cursor, Damaged, PageInfo, Snapshot, Source, Tombstone};
 
 /// What all scans of one query share.
@@ -30,6 +30,8 @@ pub(crate) struct Context {
     pub partial_allowed: bool,
     /// For each source, the tombstones that are younger than it and meet the range.
     deletes: Vec<Vec<Tombstone>>,
+    /// The last LSN of all tombstones of the snapshot.
+    last_delete: u64,
 }
 
 impl Context {
@@ -43,7 +45,17 @@ impl Context {
             snapshot.tombstones.iter().filter(|tombstone| applies(source, tombstone)).cloned().collect()
         };
         let deletes = snapshot.sources.iter().map(of_source).collect();
-        Context { snapshot, range, budget, filter: None, drop_stale: false, partial_allowed: false, deletes }
+        let last_delete = snapshot.tombstones.iter().map(|tombstone| tombstone.lsn).max().unwrap_or(0);
+        Context {
+            snapshot,
+            range,
+            budget,
+            filter: None,
+            drop_stale: false,
+            partial_allowed: false,
+            deletes,
+            last_delete,
+        }
     }
 
     /// The end of the range in which samples can lie: a sixteenth of it, or all where that is nothing.
@@ -82,6 +94,8 @@ pub(crate) struct Scan {
     pub report: QueryReport,
     /// By position of the source; made when a source is first met.
     cursors: Vec<Option<Box<dyn Cursor>>>,
+    /// By position of the source.
+    later_deletes: Vec<LaterDeletes>,
     value_type: ValueType,
     pages: Vec<PageInfo>,
     origins: Vec<Origin>,
@@ -90,6 +104,18 @@ pub(crate) struct Scan {
     /// Empty when every page is a step of its own, in the order of `pages`.
     steps: Vec<Step>,
     merger: PageMerger,
+}
+
+/// Deletes that a source carried out on itself after the snapshot was pinned, as far as they were met.
+///
+/// A series that shows such a delete in one source must show it in all, or it would be the result of no prefix
+/// of the commits (`docs/architecture.md`, "Versions").
+#[derive(Debug, Default)]
+struct LaterDeletes {
+    /// How many of all its deletes were looked at.
+    seen_count: usize,
+    /// With their numbers.
+    deletes: Vec<(usize, Tombstone)>,
 }
 
 /// Whose pages: those from `first_page` up to the next origin's.
@@ -104,9 +130,11 @@ struct Origin {
 impl Scan {
     pub(crate) fn new(context: Arc<Context>) -> Self {
         let cursors = context.snapshot.sources.iter().map(|_| None).collect();
+        let later_deletes = context.snapshot.sources.iter().map(|_| LaterDeletes::default()).collect();
         Scan {
             context,
             cursors,
+            later_deletes,
             report: QueryReport::default(),
             value_type: ValueType::F64,
             pages: Vec::new(),
@@ -131,23 +159,61 @@ impl Scan {
         self.steps.clear();
         self.merger.clear();
         for part in selection.parts(chosen) {
-            let start = self.deleted.len();
-            if self.context.has_deletes(part.source) {
-                self.context.deleted(part.source, chosen.key.as_ref(), &mut self.deleted);
-            }
-            let deleted = (start, self.deleted.len());
             let first_page = self.pages.len();
-            self.origins.push(Origin { source: part.source, first_page, deleted });
+            self.origins.push(Origin { source: part.source, first_page, deleted: (0, 0) });
             let cursor = cursor_of(&mut self.cursors, &self.context, part.source);
             cursor.seek(part.ordinal)?;
             cursor.pages(range, &mut self.pages)?;
         }
+        self.find_deleted(selection.parts(chosen), chosen.key.as_ref());
         self.report.pages += self.pages.len() as u64;
         let simple = self.deleted.is_empty() && self.pages.is_sorted_by(|a, b| a.max_time < b.min_time);
         if !simple {
             self.plan();
         }
         self.context.budget.check()
+    }
+
+    /// Finds what is deleted of each part of a series, whose samples are at hand.
+    fn find_deleted(&mut self, parts: &[Part], key: Option<&SeriesKey>) {
+        let joined = parts.len() > 1;
+        if joined {
+            parts.iter().for_each(|part| self.learn_deletes(part.source));
+        }
+        for origin in &mut self.origins {
+            let start = self.deleted.len();
+            if self.context.has_deletes(origin.source) {
+                self.context.deleted(origin.source, key, &mut self.deleted);
+            }
+            for part in parts.iter().filter(|_| joined) {
+                let Some(later) = self.later_deletes.get(part.source) else { continue };
+                if later.deletes.is_empty() {
+                    continue;
+                }
+                let count = cursor_of(&mut self.cursors, &self.context, part.source).delete_count();
+                let lsn_last = self.context.source(origin.source).lsn_last();
+                let applies = |tombstone: &Tombstone| {
+                    tombstone.lsn > lsn_last && key.is_none_or(|key| tombstone.selector.matches(key))
+                };
+                let shown = later.deletes.iter().take_while(|(number, _)| *number < count);
+                let ranges =
+                    shown.filter(|(_, tombstone)| applies(tombstone)).map(|(_, delete)| delete.range);
+                self.deleted.extend(ranges);
+            }
+            origin.deleted = (start, self.deleted.len());
+        }
+    }
+
+    /// Looks at the deletes that the samples at hand of a source show and no series before did.
+    fn learn_deletes(&mut self, source: usize) {
+        let cursor = cursor_of(&mut self.cursors, &self.context, source);
+        let Some(later) = self.later_deletes.get_mut(source) else { return };
+        let count = cursor.delete_count();
+        if count > later.seen_count {
+            let numbered = (later.seen_count..).zip(cursor.deletes(later.seen_count..count));
+            later.deletes.extend(numbered.filter(|(_, delete)| delete.lsn > self.context.last_delete));
+            later.seen_count = count;
+        }
     }
 
     fn plan(&mut self) {

@@ -2,6 +2,7 @@
 //! pinned set of them that one query sees.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::chunk::PageAggregate;
@@ -57,6 +58,18 @@ pub(crate) trait Cursor: Send + fmt::Debug {
     /// Appends the times of a page, strictly rising, as nanoseconds.
     fn read_times(&mut self, locator: u32, out: &mut Vec<i64>) -> Result<()>;
 
+    /// How many deletes were carried out on the samples at hand, where the source carries deletes out while it is
+    /// read. What they delete is gone from older sources, too.
+    fn delete_count(&self) -> usize {
+        0
+    }
+
+    /// Those of these deletes with the numbers `range`.
+    fn deletes(&self, range: Range<usize>) -> Vec<Tombstone> {
+        let _ = range;
+        Vec::new()
+    }
+
     /// Appends the values of a page, as many as times, to a column of the series' type.
     fn read_values(&mut self, locator: u32, out: &mut Column) -> Result<()>;
 }
@@ -107,10 +120,21 @@ pub(crate) trait Pin: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Closed`, or what keeps the state from being read.
     fn pin(&self) -> Result<Snapshot>;
+
+    /// The present state between two commits, as far as it concerns the series that `selector` names: no commit
+    /// made while it is held shows in it.
+    ///
+    /// # Errors
+    /// As [`Pin::pin`].
+    fn pin_whole(&self, selector: &Selector) -> Result<Snapshot>;
 }
 
 impl Pin for Snapshot {
     fn pin(&self) -> Result<Snapshot> {
+        Ok(self.clone())
+    }
+
+    fn pin_whole(&self, _: &Selector) -> Result<Snapshot> {
         Ok(self.clone())
     }
 }

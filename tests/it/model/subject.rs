@@ -98,6 +98,7 @@ impl Subject {
             cache_size: pick(&[0, 10 << 10, 1 << 20]),
             read_mode: [ReadMode::Pread, ReadMode::Map][pick(&[0, 1])],
             compaction: pick(&[0, 1]) == 1,
+            merge_size_max: pick(&[2 << 10, 20 << 10, 1 << 30]) as u64,
             ..Options::default()
         };
         let mut subject = Subject {
