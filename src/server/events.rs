@@ -10,7 +10,8 @@ use serde_json::{Value as Json, json};
 use super::Frame;
 use super::answer::json_answer;
 use super::parameters::Parameters;
-use super::piecewise::{ask, limits, parameters, refuse_own};
+use super::piecewise::{not_run, parameters, refuse_own};
+use super::reading::Ticket;
 use crate::error::Result;
 use crate::ingest::{EventFilter, FoundEvent, format_time};
 use crate::model::Timestamp;
@@ -43,8 +44,11 @@ pub(super) async fn events(State(frame): State<Arc<Frame>>, request: Request) ->
     };
     let found = match filter_of(&parameters, frame.env.clock.now()) {
         Ok(filter) => {
-            let limits = limits(&frame, None);
-            ask(move |cancel| frame.db.session_events_within(&filter, limits, cancel)).await
+            let (asked, timeout) = (Arc::clone(&frame), frame.options.limits.query_timeout);
+            let work = move |ticket: &Ticket| {
+                asked.db.session_events_within(&filter, ticket.limits(&asked), ticket.cancel.clone())
+            };
+            frame.read(timeout, work).await.map_err(not_run).and_then(|found| found)
         }
         Err(error) => Err(error),
     };

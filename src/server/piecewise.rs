@@ -1,8 +1,8 @@
-//! How questions are worked on: away from the threads that serve connections, within limits, in bounded memory, and given
-//! up when the client goes away.
+//! Answers of any size, in bounded memory: the work fills a buffer, full buffers travel through a short channel to the
+//! connection, and the work waits when the client is slow.
 //!
-//! [`ask`] is for answers that are small. [`stream`] is for answers of any size: the work fills a buffer, full buffers
-//! travel through a short channel to the connection, and the work waits when the client is slow.
+//! Work waits for its turn as all that reads does (`reading.rs`). It gives its turn back when its answer is on its way, so
+//! that slow clients keep nobody from asking; an answer that is being sent counts as a request under way.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,13 +15,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response, StatusCode};
 use hyper::body::Frame as BodyFrame;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::answer::{World, refuse, status, with_type};
 use super::parameters::Parameters;
+use super::reading::{CancelOnDrop, NotRun, Ticket};
 use super::{Frame, body, refuse_body};
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::{CancelToken, QueryLimits};
 
 /// A buffer is sent when it holds so much.
 const BUFFER_SIZE: usize = 64 << 10;
@@ -29,16 +30,6 @@ const BUFFER_SIZE: usize = 64 << 10;
 const BUFFER_COUNT_MAX: usize = 4;
 /// How long a client may take no byte of an answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a query may cost, `timeout` if that is less than the server's own.
-pub(super) fn limits(frame: &Frame, timeout: Option<Duration>) -> QueryLimits {
-    let most = frame.options.limits.query_timeout;
-    QueryLimits {
-        duration_max: Some(timeout.map_or(most, |timeout| timeout.min(most))),
-        memory_size_max: frame.options.limits.query_memory_max,
-        ..QueryLimits::default()
-    }
-}
 
 /// The parameters of a request, and what else there is of it.
 ///
@@ -73,23 +64,11 @@ pub(super) fn refuse_own(error: &Error, headers: &HeaderMap) -> Response<Body> {
     refuse(World::Own, status, &error.to_string(), headers)
 }
 
-/// Cancels a query when it is dropped.
-#[derive(Debug)]
-struct Cancelling(CancelToken);
-
-impl Drop for Cancelling {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-/// Runs `work` on a thread that may block; its token is cancelled when the client goes away.
-pub(super) async fn ask<T: Send + 'static>(work: impl FnOnce(CancelToken) -> T + Send + 'static) -> T {
-    let token = CancelToken::new();
-    let _guard = Cancelling(token.clone());
-    match tokio::task::spawn_blocking(move || work(token)).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+/// Why work did not run, as an error.
+pub(super) fn not_run(reason: NotRun) -> Error {
+    match reason {
+        NotRun::Queue => Error::cancelled("the time was over before it was its turn (--query-count-max)"),
+        NotRun::Panic => Error::closed("the work ended without an answer"),
     }
 }
 
@@ -100,6 +79,8 @@ pub(super) struct Out {
     pub(super) buffer: Vec<u8>,
     sender: Sender<Message>,
     runtime: Handle,
+    /// Held until something is sent.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// A full buffer, the last one, or why there is no more.
@@ -119,6 +100,7 @@ impl Out {
     }
 
     fn send(&mut self, message: Message) -> Result<()> {
+        self.turn = None;
         let gone = || Error::cancelled("the client went away");
         match self.sender.try_send(message) {
             Ok(()) => Ok(()),
@@ -140,22 +122,25 @@ pub(super) async fn stream(
     frame: &Arc<Frame>,
     headers: &HeaderMap,
     content_type: &'static str,
-    work: impl FnOnce(CancelToken, &mut Out) -> Result<()> + Send + 'static,
+    timeout: Duration,
+    work: impl FnOnce(&Ticket, &mut Out) -> Result<()> + Send + 'static,
 ) -> Response<Body> {
-    let token = CancelToken::new();
-    let guard = Cancelling(token.clone());
+    let (ticket, turn) = match frame.turn(timeout).await {
+        Ok(begun) => begun,
+        Err(reason) => return refuse_own(&not_run(reason), headers),
+    };
+    let guard = CancelOnDrop(ticket.cancel.clone());
     let (sender, mut receiver) = mpsc::channel(BUFFER_COUNT_MAX);
-    let mut out = Out { buffer: Vec::new(), sender, runtime: Handle::current() };
+    let mut out = Out { buffer: Vec::new(), sender, runtime: Handle::current(), turn: Some(turn) };
     tokio::task::spawn_blocking(move || {
-        let last = match work(token, &mut out) {
+        let last = match work(&ticket, &mut out) {
             Ok(()) => Ok((std::mem::take(&mut out.buffer).into(), true)),
             Err(error) => Err(error),
         };
         // Nobody waits for it any more when this fails.
         let _ = out.send(last);
     });
-    let first =
-        receiver.recv().await.unwrap_or_else(|| Err(Error::closed("the work ended without an answer")));
+    let first = receiver.recv().await.unwrap_or_else(|| Err(not_run(NotRun::Panic)));
     match first {
         Err(error) => refuse_own(&error, headers),
         Ok((bytes, true)) => with_type(StatusCode::OK, content_type, bytes),
@@ -188,7 +173,7 @@ struct Pieces {
     first: Option<Bytes>,
     receiver: Receiver<Message>,
     done: bool,
-    _guard: Cancelling,
+    _guard: CancelOnDrop,
     _counted: Counted,
 }
 
@@ -212,7 +197,7 @@ impl hyper::body::Body for Pieces {
                 Some(Ok(BodyFrame::data(bytes)))
             }
             Some(Err(error)) => Some(Err(error)),
-            None => Some(Err(Error::closed("the work ended without an answer"))),
+            None => Some(Err(not_run(NotRun::Panic))),
         })
     }
 }

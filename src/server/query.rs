@@ -16,10 +16,11 @@ use serde_json::{Value as Json, json};
 use super::Frame;
 use super::columns::{Form, Piece, Writer};
 use super::parameters::Parameters;
-use super::piecewise::{Out, limits, parameters, refuse_own, stream};
+use super::piecewise::{Out, parameters, refuse_own, stream};
+use super::reading::Ticket;
 use crate::error::{Error, Result};
 use crate::model::{Selector, SeriesKey, TimeRange, Timestamp, ValueRef, ValueType};
-use crate::query::{Aggregate, CancelToken, Compare, Query, QueryReport, SeriesColumns};
+use crate::query::{Aggregate, Compare, Query, QueryLimits, QueryReport, SeriesColumns};
 
 /// Most aggregates of one question.
 const AGGREGATE_COUNT_MAX: usize = 16;
@@ -74,8 +75,10 @@ pub(super) async fn query(State(frame): State<Arc<Frame>>, request: Request) -> 
         Err(error) => refuse_own(&error, &parts.headers),
         Ok(question) => {
             let (form, asked) = (question.form, Arc::clone(&frame));
-            let work = move |cancel, out: &mut Out| question.answer(&asked, cancel, out);
-            stream(&frame, &parts.headers, form.content_type(), work).await
+            let most = frame.options.limits.query_timeout;
+            let timeout = question.timeout.map_or(most, |timeout| timeout.min(most));
+            let work = move |ticket: &Ticket, out: &mut Out| question.answer(&asked, ticket, out);
+            stream(&frame, &parts.headers, form.content_type(), timeout, work).await
         }
     }
 }
@@ -134,9 +137,14 @@ impl Question {
         Ok(())
     }
 
-    fn answer(&self, frame: &Frame, cancel: CancelToken, out: &mut Out) -> Result<()> {
-        let mut query = frame.db.query(self.selector.clone()).range(self.range).origin(self.origin);
-        query = query.limits(limits(frame, self.timeout)).cancel(cancel);
+    fn answer(&self, frame: &Frame, ticket: &Ticket, out: &mut Out) -> Result<()> {
+        let query = frame.db.query(self.selector.clone()).range(self.range).origin(self.origin);
+        let mut limits = ticket.limits(frame);
+        if self.kind == Kind::Raw {
+            // They pass by, as many as there are.
+            limits.sample_count_max = QueryLimits::default().sample_count_max;
+        }
+        let mut query = query.limits(limits).cancel(ticket.cancel.clone());
         if let Some((compare, constant)) = self.condition {
             query = query.where_value(compare, constant);
         }

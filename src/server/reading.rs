@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Frame;
@@ -34,15 +34,19 @@ impl Ticket {
         self.deadline.clock.monotonic()
     }
 
-    /// `query`, stopped as this ticket says.
-    pub(super) fn stop(&self, query: Query, frame: &Frame) -> Query {
-        let limits = QueryLimits {
+    /// What a query may cost in the time that is left.
+    pub(super) fn limits(&self, frame: &Frame) -> QueryLimits {
+        QueryLimits {
             duration_max: Some(self.deadline.at.saturating_sub(self.now())),
             sample_count_max: frame.options.limits.query_sample_count_max,
             memory_size_max: frame.options.limits.query_memory_max,
             ..QueryLimits::default()
-        };
-        query.limits(limits).cancel(self.cancel.clone())
+        }
+    }
+
+    /// `query`, stopped as this ticket says.
+    pub(super) fn stop(&self, query: Query, frame: &Frame) -> Query {
+        query.limits(self.limits(frame)).cancel(self.cancel.clone())
     }
 }
 
@@ -125,7 +129,8 @@ impl Readings {
 }
 
 /// Cancels work that nobody waits for any more.
-struct CancelOnDrop(CancelToken);
+#[derive(Debug)]
+pub(super) struct CancelOnDrop(pub(super) CancelToken);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -143,13 +148,7 @@ impl Frame {
         timeout: Duration,
         work: impl FnOnce(&Ticket) -> T + Send + 'static,
     ) -> Result<T, NotRun> {
-        let clock: Arc<dyn Clock> = Arc::clone(&self.env.clock);
-        let begun = Instant::now();
-        let at = clock.monotonic().saturating_add(timeout);
-        let turn = Arc::clone(&self.readings.turns).acquire_owned();
-        let Ok(Ok(turn)) = tokio::time::timeout(timeout, turn).await else { return Err(NotRun::Queue) };
-        let queued = begun.elapsed();
-        let ticket = Ticket { cancel: CancelToken::new(), deadline: Deadline { clock, at }, queued };
+        let (ticket, turn) = self.turn(timeout).await?;
         let _guard = CancelOnDrop(ticket.cancel.clone());
         let readings = Arc::clone(&self.readings);
         let task = tokio::task::spawn_blocking(move || {
@@ -162,6 +161,20 @@ impl Frame {
             result
         });
         task.await.map_err(|_| NotRun::Panic)
+    }
+
+    /// Waits until work that reads may begin; it holds the permit while it works.
+    ///
+    /// # Errors
+    /// When `timeout` is over before that.
+    pub(super) async fn turn(&self, timeout: Duration) -> Result<(Ticket, OwnedSemaphorePermit), NotRun> {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.env.clock);
+        let begun = Instant::now();
+        let at = clock.monotonic().saturating_add(timeout);
+        let turn = Arc::clone(&self.readings.turns).acquire_owned();
+        let Ok(Ok(turn)) = tokio::time::timeout(timeout, turn).await else { return Err(NotRun::Queue) };
+        let queued = begun.elapsed();
+        Ok((Ticket { cancel: CancelToken::new(), deadline: Deadline { clock, at }, queued }, turn))
     }
 
     /// A query that ends with the time that any request may read for.

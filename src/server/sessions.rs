@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 use super::answer::{World, json_answer, refuse, status};
 use super::import::pairs_of;
+use super::intake::{check_time, time_max};
+use super::parameters::parse_time;
 use super::{Frame, take};
 use crate::error::{Error, Result};
 use crate::ingest::{
@@ -80,22 +82,32 @@ pub(super) async fn create(State(frame): State<Arc<Frame>>, request: Request) ->
 
 /// `POST /api/sessions/{id}/metrics`.
 pub(super) async fn metric(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
-    log(frame, id, request, |session, body| session.record(&SessionMetric::from_json(&read_json(body)?)?))
-        .await
+    let latest = time_max(frame.env.clock.now());
+    log(frame, id, request, |session, body| {
+        let metric = SessionMetric::from_json(&read_json(body)?)?;
+        check_given(metric.time, latest)?;
+        session.record(&metric)
+    })
+    .await
 }
 
 /// `POST /api/sessions/{id}/events`.
 pub(super) async fn event(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
+    let latest = time_max(frame.env.clock.now());
     log(frame, id, request, |session, body| {
-        session.record_event(&SessionEvent::from_json(&read_json(body)?)?)
+        let event = SessionEvent::from_json(&read_json(body)?)?;
+        check_given(event.time, latest)?;
+        session.record_event(&event)
     })
     .await
 }
 
 /// `POST /api/sessions/{id}/state`: merged into the state; `null` deletes.
 pub(super) async fn state(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
+    let latest = time_max(frame.env.clock.now());
     log(frame, id, request, |session, body| {
         let (patch, time) = state_from_json(&read_json(body)?)?;
+        check_given(time, latest)?;
         session.update_state_at(patch, time)
     })
     .await
@@ -156,7 +168,7 @@ pub(super) async fn delete(
 /// `GET /api/sessions`: the newest first, filtered by `product`, `version`, `hostname`, `machine_id`, `status`, `from` and
 /// `to`, page by page by `before` and `limit`.
 pub(super) async fn list(State(frame): State<Arc<Frame>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
-    let listed = filter_of(&uri).and_then(|filter| {
+    let listed = filter_of(&frame, &uri).and_then(|filter| {
         let sessions = frame.run(usize::MAX, || frame.db.sessions(&filter))?;
         Ok(Value::from(sessions.iter().map(|summary| summary.to_json()).collect::<Vec<_>>()))
     });
@@ -169,7 +181,7 @@ pub(super) async fn list_whole(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let listed = filter_of(&uri).and_then(|filter| {
+    let listed = filter_of(&frame, &uri).and_then(|filter| {
         frame.run(usize::MAX, || {
             let sessions = frame.db.sessions(&filter)?;
             let views = sessions.iter().map(|summary| Ok(frame.db.session(summary.id)?.to_json()));
@@ -199,6 +211,11 @@ async fn log(
     .await
 }
 
+/// Refuses a time that a client gave and that is too far ahead.
+fn check_given(time: Option<Timestamp>, latest: Timestamp) -> Result<()> {
+    time.map_or(Ok(()), |time| check_time(time, latest)).map_err(|error| error.context("timestamp"))
+}
+
 fn find(frame: &Frame, id: &str) -> Result<Arc<Session>> {
     let id = parse_id(id)?;
     if let Some(session) = frame.sessions.0.lock().find(id) {
@@ -220,23 +237,18 @@ fn keep(frame: &Frame, session: Session) -> Arc<Session> {
     session
 }
 
-fn filter_of(uri: &Uri) -> Result<SessionFilter> {
+fn filter_of(frame: &Frame, uri: &Uri) -> Result<SessionFilter> {
+    let time =
+        |key: &str, text: &str| parse_time(text, frame.env.clock.now()).map_err(|error| error.context(key));
     let mut filter = SessionFilter::default();
     for (key, value) in pairs_of(uri) {
         match key.as_str() {
-            "from" => filter.range.start = parse_time(&key, &value)?,
-            "to" => filter.range.end = parse_time(&key, &value)?,
+            "from" => filter.range.start = time(&key, &value)?,
+            "to" => filter.range.end = time(&key, &value)?,
             _ => _ = filter.set_parameter(&key, &value)?,
         }
     }
     Ok(filter)
-}
-
-fn parse_time(key: &str, text: &str) -> Result<Timestamp> {
-    let time: Option<jiff::Timestamp> = text.parse().ok();
-    let nanos = time.and_then(|time| i64::try_from(time.as_nanosecond()).ok());
-    let refused = || Error::invalid_input(format!("{key}: {text:?} is no time as RFC 3339 has it"));
-    nanos.map(Timestamp::from_nanos).ok_or_else(refused)
 }
 
 /// What is no id of a session is the id of none.

@@ -203,6 +203,7 @@ fn datagrams_of_a_fire_and_forget_client_are_counted_whatever_happens() {
     eventually(&server, r#"my_counter{model="v1"}"#, |value| value == 3.0);
     eventually(&server, r#"my_gauge{model="v1"}"#, |value| value == 42.0);
     eventually(&server, r#"my_histogram_sum{model="v1"}"#, |value| value == 100.0);
+    assert_eq!(server.metric("icecore_statsd_lines_total"), 4.0);
     server.kill();
     for _ in 0..10 {
         client.increment("my_counter", 1, [("model", "v1")]);
