@@ -59,6 +59,92 @@ const LAYERS: [(&str, u32); 20] = [
 /// Modules that every layer may use.
 const OPEN_TO_ALL: [&str; 4] = ["error", "clock", "env", "sync"];
 
+/// Numbers of the format: where the code has each, as it has it, and the words of `docs/format.md` that say it.
+const LIMITS: [(&str, &str, &str); 34] = [
+    ("src/wal/format.rs", "FRAME_SIZE_MAX: usize = 256 << 20", "size n of the payload, at most 256 MiB"),
+    ("src/wal/format.rs", "WAL_RECORD_SIZE_MAX: usize = 16 << 20", "a batch (16 MiB) and its definitions"),
+    (
+        "src/wal/format.rs",
+        "LSN_COUNTER_BITS: u32 = 40",
+        "incarnation in the upper 24 bits, count of frames below",
+    ),
+    ("src/wal/format.rs", "FRAME_HEADER_SIZE: usize = 40", "| 40 | n | payload |"),
+    ("src/codec/meta.rs", "META_SIZE_MAX: usize = 16 << 20", "of at most 16 MiB, with nothing behind it"),
+    ("src/codec/frame.rs", "FRAME_OVERHEAD_SIZE: usize = 8", "| 4 + n | 4 | `u32` CRC-32"),
+    ("src/codec/varint.rs", "UVARINT_SIZE_MAX: usize = 10", "at most 10 bytes"),
+    ("src/manifest/format.rs", "EDIT_MAGIC: [u8; 4] = *b\"ICED\"", "| 0 | 4 | magic `ICED` |"),
+    ("src/manifest/format.rs", "SECTOR_SIZE: usize = 512", "some 512-byte sector"),
+    (
+        "src/manifest/format.rs",
+        "REWRITE_SIZE_MIN: u64 = 64 << 10",
+        "grow beyond 64 KiB and beyond four times its base size",
+    ),
+    ("src/manifest/format.rs", "REWRITE_FACTOR: u64 = 4", "four times its base size"),
+    ("src/manifest/format.rs", "BLOCK_COUNT_MAX: usize = 1 << 16", "more than 65,536 live blocks"),
+    ("src/block/format.rs", "FOOTER_SIZE: usize = 200", "| 196 | 4 | magic `iceB` |"),
+    ("src/block/format.rs", "GROUP_ENTRY_SIZE: usize = 36", "| 32 | 4 | their CRC-32 |"),
+    ("src/block/format.rs", "GROUP_SERIES_COUNT_MAX: usize = 64", "up to 64 consecutive series"),
+    ("src/block/format.rs", "GROUP_PAGE_COUNT: usize = 1024", "one that has 1,024 pages or more"),
+    (
+        "src/block/format.rs",
+        "INLINE_SIZE_MAX: usize = 48",
+        "Values of up to 48 bytes are kept in the directory",
+    ),
+    ("src/block/format.rs", "BOUND_COUNT_MAX: usize = 64", "only the 64 with the most values"),
+    ("src/block/format.rs", "BOUND_SIZE_MAX: usize = 64", "cut to their first 64 bytes"),
+    ("src/index/postings.rs", "LIST_COUNT_MAX: usize = 16", "up to 16 of them are a uvarint each"),
+    ("src/index/symbol.rs", "VALUE_MARK: u8 = 0xFE", "`0xFE`, value"),
+    ("src/index/symbol.rs", "TAG_MARK: u8 = 0xFF", "in order of its key, `0xFF`"),
+    ("src/codec/choose.rs", "COLUMN_VALUE_COUNT_MAX: usize = 2_048", "1 to 2,048 samples"),
+    ("src/chunk/cut.rs", "PAGE_SAMPLE_COUNT_WANTED: i64 = 1_024", "that holds 1,024 samples"),
+    ("src/chunk/cut.rs", "PAGE_SAMPLE_COUNT_MIN: usize = 128", "one with fewer than 128 is joined"),
+    ("src/chunk/cut.rs", "PAGE_BYTES_SIZE_MAX: usize = 64 << 10", "strings are also cut at 64 KiB"),
+    ("src/chunk/aggregate.rs", "DETAIL_COUNT_MIN: usize = 128", "and for those of fewer than 128 samples"),
+    ("src/codec/bits.rs", "BLOCK_VALUE_COUNT: usize = 128", "Residuals in blocks of 128"),
+    ("src/codec/bits.rs", "WIDTH_PACKED_MAX: u32 = 57", "width w, 0 to 57 or 64"),
+    ("src/codec/prefix.rs", "LENGTH_MAX: u32 = 9", "length of its code, 1 to 9"),
+    ("src/codec/prefix.rs", "DIRECT_COUNT: u64 = 16", "Tokens 0 to 15 are those numbers"),
+    ("src/codec/text.rs", "EXPANSION_MAX: usize = 255", "more than 255 times its size"),
+    ("src/db/reader.rs", "TRY_COUNT_MAX: u32 = 20", "up to 20 times"),
+    ("src/db/maintenance.rs", "GRACE: Duration = Duration::from_secs(5)", "no longer names for 5 seconds"),
+];
+
+/// Enumerations whose numbers are on disk: where, the words of `docs/format.md` that list them, and the names there.
+const NUMBERS: [(&str, &str, &[(&str, &str)]); 3] = [
+    (
+        "src/codec/choose.rs",
+        "pub(crate) enum Encoding {",
+        &[
+            ("Constant = 1", "| 1 | constant |"),
+            ("Raw = 2", "| 2 | raw |"),
+            ("FrameOfReference = 3", "| 3 | frame of reference |"),
+            ("Prefix = 4", "| 4 | prefix |"),
+            ("Pco = 5", "| 5 | pco |"),
+            ("PcoDoubles = 6", "| 6 | pco, doubles | doubles |"),
+            ("Plain = 7", "| 7 | plain |"),
+            ("Lz4 = 8", "| 8 | LZ4 |"),
+        ],
+    ),
+    (
+        "src/wal/format.rs",
+        "pub(crate) enum FrameKind {",
+        &[
+            ("Batch = 1", "kind: 1 batch, 2 delete, 3 metadata"),
+            ("Delete = 2", "kind: 1 batch, 2 delete, 3 metadata"),
+            ("Metadata = 3", "kind: 1 batch, 2 delete, 3 metadata"),
+        ],
+    ),
+    (
+        "src/model/value.rs",
+        "pub enum ValueType {",
+        &[
+            ("F64 = 1", "one byte type (1 f64, 2 i64, 3 bytes)"),
+            ("I64 = 2", "one byte type (1 f64, 2 i64, 3 bytes)"),
+            ("Bytes = 3", "one byte type (1 f64, 2 i64, 3 bytes)"),
+        ],
+    ),
+];
+
 /// What is left lying about; put together here so that this file does not complain about itself.
 fn stray_markers() -> [String; 5] {
     [["to", "do!"], ["unimple", "mented!"], ["FIX", "ME"], ["XX", "X"], ["#[ign", "ore"]]
@@ -297,6 +383,40 @@ fn format_tables_agree_with_the_constants() {
     let pages = files("docs", "format.md");
     let layouts: Vec<Layout> = pages.iter().flat_map(|page| layouts(&page.text)).collect();
     check(&files("src", "/format.rs"), |file| undocumented(file, &layouts));
+}
+
+/// A number of the format that the code or the page has another way.
+fn unequal(code: &str, page: &str, coded: &str, documented: &str) -> Option<String> {
+    // Lines of a page end anywhere.
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    match (code.contains(coded), page.contains(documented)) {
+        (true, true) => None,
+        (false, _) => Some(format!("the code no longer has `{coded}`; docs/format.md says: {documented}")),
+        (true, false) => Some(format!("docs/format.md no longer says `{documented}`; the code has {coded}")),
+    }
+}
+
+#[test]
+fn numbers_in_the_format_are_those_of_the_code() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let page = read("docs/format.md");
+    let limits = LIMITS.iter().filter_map(|(file, coded, documented)| {
+        unequal(&read(file), &page, &format!("const {coded};"), documented)
+    });
+    let mut complaints: Vec<String> = limits.collect();
+    for (file, start, numbers) in NUMBERS {
+        let code = read(file);
+        let body = code.split(start).nth(1).unwrap_or_default().split("\n}").next().unwrap_or_default();
+        complaints.extend(
+            numbers
+                .iter()
+                .filter_map(|(coded, documented)| unequal(body, &page, &format!("{coded},"), documented)),
+        );
+        assert_eq!(body.matches(" = ").count(), numbers.len(), "{file}: a number that is not compared");
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+    assert!(unequal("const A: u8 = 1;", "one", "const A: u8 = 2;", "one").is_some());
+    assert!(unequal("const A: u8 = 1;", "two", "const A: u8 = 1;", "one").is_some());
 }
 
 #[track_caller]

@@ -4,6 +4,7 @@ mod engine;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod exposition;
 mod fault;
+mod golden;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod line;
 mod model;
