@@ -337,3 +337,270 @@ fn the_demo_loses_nothing_that_was_acknowledged() {
     assert!(text.contains("bytes a sample") && text.contains("The data lies in demo"), "{text}");
     done(dir.path(), &["verify", "--data", "demo"]);
 }
+
+/// Every file below a directory and its bytes.
+fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(tree(&path));
+        } else {
+            files.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Every verb that takes a database, with arguments that are otherwise right.
+fn verbs<'a>(data: &'a str) -> Vec<Vec<&'a str>> {
+    vec![
+        vec!["query", "--data", data, "cpu"],
+        vec!["export", "--data", data],
+        vec!["stats", "--data", data],
+        vec!["inspect", "--data", data],
+        vec!["verify", "--data", data],
+        vec!["snapshot", "--data", data, "target"],
+        vec!["delete", "--data", data, "cpu"],
+        vec!["compact", "--data", data],
+        vec!["import", "--data", data, "in.csv"],
+    ]
+}
+
+#[test]
+fn what_is_no_database_is_named_and_left_alone_by_every_verb() {
+    let dir = imported();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("letters")).unwrap();
+    fs::write(path("letters/letter.txt"), "Dear all,").unwrap();
+    fs::write(path("file"), "no directory").unwrap();
+    // A snapshot that was cut off has everything but its manifest.
+    done(dir.path(), &["snapshot", "--data", "db", "half"]);
+    fs::remove_file(path("half/MANIFEST")).unwrap();
+    fs::create_dir(path("broken")).unwrap();
+    fs::create_dir(path("broken/wal")).unwrap();
+    fs::create_dir(path("broken/blocks")).unwrap();
+    fs::write(path("broken/MANIFEST"), "ICMF and then nothing that makes sense, for many bytes").unwrap();
+    for (data, reason) in [
+        ("letters", "letter.txt"),
+        ("file", "file"),
+        ("half", "a snapshot that was not finished"),
+        ("broken", "MANIFEST"),
+    ] {
+        let before = tree(dir.path());
+        for verb in verbs(data) {
+            let output = icecore(dir.path(), &verb);
+            assert_eq!(output.status.code(), Some(1), "{verb:?}");
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.contains(reason) && !said.contains("panicked"), "{verb:?}: {said}");
+            let lock = path("broken/LOCK");
+            if lock.exists() {
+                fs::remove_file(lock).unwrap();
+            }
+            assert!(tree(dir.path()) == before, "{verb:?} changed something");
+        }
+    }
+    for verb in verbs("absent").into_iter().filter(|verb| verb[0] != "import") {
+        assert!(fails(dir.path(), &verb, 1).contains("there is no database"), "{verb:?}");
+        assert!(!path("absent").exists(), "{verb:?}");
+    }
+}
+
+#[test]
+fn bad_lines_are_rejected_with_their_number_and_reason_and_good_ones_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "x".repeat(1025);
+    let long_value = "v".repeat(16 * 1024 + 1);
+    let many = (0..129).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(";");
+    let lines: Vec<(String, &str)> = vec![
+        ("cpu,host=a,1,1".into(), ""),
+        ("cpu,host=a;host=b,1,1".into(), "host"),
+        (",host=a,1,1".into(), "the name is empty"),
+        ("cpu,=a,1,1".into(), "key"),
+        ("cpu,host,1,1".into(), "a tag without '='"),
+        ("cpu,__name__=a,1,1".into(), "__name__"),
+        (format!("{long},host=a,1,1"), "1025"),
+        (format!("cpu,{long}=a,1,1"), "1025"),
+        (format!("cpu,host={long_value},1,1"), "16385"),
+        (format!("cpu,{many},1,1"), "128 tags"),
+        ("cpu,host=a,9223372036854775807,1".into(), "not a time"),
+        ("cpu,host=a,-9223372036855,1".into(), "not a time"),
+        ("cpu,host=a,1.5,1".into(), "not a time"),
+        ("cpu,host=a,1,one".into(), "not a number"),
+        ("cpu,host=a,1".into(), "too short"),
+        ("cpu,host=a,2,1,more,and more".into(), ""),
+        ("events,host=a,1,1".into(), "bytes"),
+        ("cpu,host=a,3,1".into(), ""),
+    ];
+    let db = Db::open(dir.path().join("db")).unwrap();
+    let mut batch = Batch::new();
+    batch.push_named("events", &[("host", "a")], Timestamp::from_secs(1), ValueRef::Bytes(b"text")).unwrap();
+    db.write(&mut batch).unwrap();
+    db.close().unwrap();
+    let mut text = "series,tags,timestamp_ms,value\n".to_owned();
+    lines.iter().for_each(|(line, _)| text += &format!("{line}\n"));
+    fs::write(dir.path().join("bad.csv"), text).unwrap();
+    done(dir.path(), &["import", "--data", "db", "bad.csv"]);
+    let rejects = fs::read_to_string(dir.path().join("bad.csv.rejects")).unwrap();
+    let mut rejects = rejects.lines();
+    for (number, (line, reason)) in (2..).zip(&lines).filter(|(_, (_, reason))| !reason.is_empty()) {
+        let said = rejects.next().unwrap_or_else(|| panic!("line {number} was taken: {line}"));
+        assert!(said.starts_with(&format!("bad.csv: line {number}: ")), "{said}");
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+    assert_eq!(rejects.next(), None);
+    let counts = done(dir.path(), &["query", "--data", "db", "{}", "--agg", "count"]);
+    assert_eq!(counts, "3  cpu{host=\"a\"}\n1  events{host=\"a\"}\n");
+}
+
+#[test]
+fn files_that_end_too_early_or_are_something_else_fail_and_keep_what_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    let mut text = "series,tags,timestamp_ms,value\n".to_owned();
+    (0..100_000).for_each(|n| text += &format!("m,,{n},{}\n", n * 7919 % 1000));
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, text.as_bytes()).unwrap();
+    let packed = packer.finish().unwrap();
+    write("cut.csv.gz", &packed[..packed.len() * 3 / 4]);
+    let mut flipped = packed.clone();
+    flipped[packed.len() / 2] ^= 0x55;
+    write("flipped.csv.gz", &flipped);
+    write("junk.csv.gz", &[&[0x1f, 0x8b][..], &[7; 1000]].concat());
+    write("empty.csv", b"");
+    write("other.csv", b"a,b,c\n1,2,3\n");
+    write("binary.csv", &[0xff; 5000]);
+    for name in [
+        "cut.csv.gz",
+        "flipped.csv.gz",
+        "junk.csv.gz",
+        "empty.csv",
+        "other.csv",
+        "binary.csv",
+        ".",
+        "none.csv",
+    ] {
+        let error = fails(dir.path(), &["import", "--data", "db", "--format", "csv", name], 1);
+        assert!(error.contains(name) && !error.contains("panicked"), "{name}: {error}");
+    }
+    // What came before the end is there, and the database is sound.
+    let count = done(dir.path(), &["query", "--data", "db", "m", "--agg", "count"]);
+    assert!(
+        count.split_whitespace().next().unwrap().replace(',', "").parse::<u64>().unwrap() > 10_000,
+        "{count}"
+    );
+    done(dir.path(), &["verify", "--data", "db"]);
+    assert!(
+        fails(dir.path(), &["import", "--data", "db", "other.csv"], 1).contains("it has \"a\", \"b\", \"c\"")
+    );
+    let text = [
+        &b"up 1 1000\n"[..],
+        &[0xff; 50],
+        b"\nup 2 2000\nup{a=\"1\",a=\"2\"} 1 1\nup 3 99999999999999999999\n",
+    ]
+    .concat();
+    write("odd.prom", &text);
+    done(dir.path(), &["import", "--data", "db", "odd.prom"]);
+    let rejects = fs::read_to_string(dir.path().join("odd.prom.rejects")).unwrap();
+    let numbers: Vec<&str> = rejects.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(numbers, ["line 2", "line 4", "line 5"], "{rejects}");
+    let rows = done(dir.path(), &["query", "--data", "db", "up", "--format", "csv"]);
+    assert!(rows.ends_with("up,,1000000000,1\nup,,2000000000,2\n"), "{rows}");
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused_before_anything_is_done() {
+    let dir = imported();
+    let before = tree(dir.path());
+    let query = |more: &[&'static str]| [&["query", "--data", "db", "cpu"], more].concat();
+    for arguments in [
+        query(&["--agg", "mode"]),
+        query(&["--agg", "quantile(2)"]),
+        query(&["--agg", "max", "--window", "0s"]),
+        query(&["--agg", "max", "--window", "-1m"]),
+        query(&["--agg", "max", "--window", "5 lightyears"]),
+        query(&["--window", "1m"]),
+        query(&["--agg", "max", "--top", "-1"]),
+        query(&["--agg", "max", "--top", "1", "--bottom", "1"]),
+        query(&["--agg", "max", "--by", "a", "--without", "b"]),
+        query(&["--where", "about 3"]),
+        query(&["--format", "xml"]),
+        query(&["--from", "2026-13-01"]),
+        query(&["--from", "99999999999999999999"]),
+        query(&["--to", "2020-01-01", "--from", "2021-01-01"]),
+        vec!["query", "cpu"],
+        vec!["query", "--data", "db", "cpu{host=~\"(\"}"],
+        vec!["query", "--data", "db", "cpu{host=\"a\""],
+        vec!["query", "--data", "db", "cpu{host}"],
+        vec!["delete", "--data", "db"],
+        vec!["delete", "--data", "db", "cpu{"],
+        vec!["delete", "--data", "db", "cpu", "--from", "2", "--to", "1"],
+        vec!["snapshot", "--data", "db"],
+        vec!["import", "--data", "db"],
+        vec!["import", "--data", "db", "in.csv", "--delimiter", "ab"],
+        vec!["import", "--data", "db", "in.csv", "--time-unit", "weeks"],
+        vec!["import", "--data", "db", "in.csv", "--format", "parquet"],
+        vec!["import", "--data", "db", "in.csv", "--at", "noon"],
+        vec!["export", "--data", "db", "--format", "xml"],
+        vec!["stats", "--data", "db", "--top", "many"],
+        vec!["verify"],
+        vec!["inspect", "--data", "db", "--series", "{{"],
+        vec![],
+    ] {
+        let error = fails(dir.path(), &arguments, 2);
+        assert!(!error.is_empty() && !error.contains("panicked"), "{arguments:?}: {error}");
+    }
+    for arguments in [
+        vec!["snapshot", "--data", "db", "in.csv"],
+        vec!["snapshot", "--data", "db", "db"],
+        vec!["snapshot", "--data", "db", "in.csv/below"],
+        vec!["export", "--data", "db", "--output", "in.csv"],
+        vec!["export", "--data", "db", "--output", "no/such/place"],
+        vec!["import", "--data", "db", "in.csv", "--value", "none"],
+        vec!["import", "--data", "db", "in.csv", "--integer", "none"],
+        vec!["import", "--data", "db", "in.csv", "--rejects", "no/such/place"],
+    ] {
+        let error = fails(dir.path(), &arguments, 1);
+        assert!(!error.contains("panicked"), "{arguments:?}: {error}");
+    }
+    let rows = done(dir.path(), &["export", "--data", "db"]);
+    assert_eq!(rows.lines().count(), 5, "{rows}");
+    assert_eq!(fs::read_to_string(dir.path().join("in.csv")).unwrap(), CSV);
+    assert_eq!(before.iter().filter(|(path, _)| path.ends_with("in.csv")).count(), 1);
+}
+
+#[test]
+fn tags_of_any_text_and_integers_survive_export_and_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = Db::open(&path).unwrap();
+    let mut batch = Batch::new();
+    let tags = [("path", "/a;b=c"), ("dir", "C:\\x\\"), ("k;=\\", "\\;"), ("lines", "a\nb,\"c\"")];
+    let number = 9_007_199_254_740_993;
+    batch.push_named("m", &tags, Timestamp::from_secs(1), ValueRef::I64(number)).unwrap();
+    db.write(&mut batch).unwrap();
+    db.close().unwrap();
+    done(dir.path(), &["export", "--data", "db", "--output", "out.csv"]);
+    done(dir.path(), &["import", "--data", "copy", "out.csv", "--integer", "value"]);
+    for format in ["csv", "jsonl"] {
+        let export = |data: &str| done(dir.path(), &["export", "--data", data, "--format", format]);
+        assert_eq!(export("db"), export("copy"), "{format}");
+    }
+    let copy = Db::open(dir.path().join("copy")).unwrap();
+    let series = copy.query("m").run().unwrap().series.remove(0);
+    assert_eq!(series.values, icecore::Column::I64(vec![number]));
+    assert!(tags.iter().all(|(key, value)| series.key.tag(key) == *value), "{}", series.key);
+    drop(copy);
+    // Without the option a number is a double, and another series of that name is one of integers.
+    done(dir.path(), &["import", "--data", "copy", "out.csv"]);
+    let columns = "when,requests,load\n1,17,0.5\n2,1.5,0.25\n";
+    fs::write(dir.path().join("wide.csv"), columns).unwrap();
+    let arguments = ["--time", "when", "--time-unit", "s", "--integer", "requests", "--value", "load"];
+    done(dir.path(), &[&["import", "--data", "wide", "wide.csv"], &arguments[..]].concat());
+    let rejects = fs::read_to_string(dir.path().join("wide.csv.rejects")).unwrap();
+    assert_eq!(rejects, "wide.csv: line 3: requests is not an integer of 64 bits: \"1.5\"\n");
+    let json = done(dir.path(), &["export", "--data", "wide", "--format", "jsonl"]);
+    assert!(json.contains("\"type\":\"f64\"") && json.contains("\"type\":\"i64\""), "{json}");
+}

@@ -5,8 +5,10 @@
 //! the rows behind it are still read.
 
 mod mapping;
+mod packed;
 
 pub use mapping::{Mapping, TimeUnit};
+pub use packed::pack_tags;
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -14,21 +16,23 @@ use std::io::Read;
 use csv::ByteRecord;
 
 use crate::error::{Error, Result};
-use crate::model::Timestamp;
-use crate::protocol::number::parse_float;
+use crate::model::{Timestamp, ValueRef};
 use mapping::Columns;
+use packed::{split_tags, tag_parts};
 
 const READ_BUFFER_SIZE: usize = 256 * 1024;
 
 /// Reads the rows of a CSV file.
 ///
 /// ```
+/// use icecore::ValueRef;
 /// use icecore::protocol::csv::{Mapping, Rows};
 /// let file = b"series,tags,timestamp_ms,value\ncpu,host=a;core=0,1700000000000,0.5\ncpu,host=a,soon,1\n";
 /// let mut rows = Rows::new(&file[..], Mapping::default())?;
 /// let row = rows.next_row()?.unwrap().unwrap();
-/// assert_eq!(row.tags().collect::<Vec<_>>(), [("host", "a"), ("core", "0")]);
-/// assert_eq!(row.samples().next(), Some((0, 0.5)));
+/// let tags: Vec<String> = row.tags().map(|(key, value)| format!("{key} is {value}")).collect();
+/// assert_eq!(tags, ["host is a", "core is 0"]);
+/// assert_eq!(row.samples().next(), Some((0, ValueRef::F64(0.5))));
 /// assert_eq!(row.metric_name(0), "cpu");
 /// assert_eq!(rows.next_row()?.unwrap().unwrap_err().line, 3);
 /// assert!(rows.next_row()?.is_none());
@@ -45,7 +49,7 @@ pub struct Rows<R> {
     has_accepted: bool,
     /// Whether `record` holds an accepted row.
     is_current_accepted: bool,
-    values: Vec<Option<f64>>,
+    values: Vec<Option<ValueRef<'static>>>,
 }
 
 /// A row that was understood. It borrows its reader, so it goes before the next one is read.
@@ -61,7 +65,7 @@ pub struct Row<'r> {
     mapping: &'r Mapping,
     columns: &'r Columns,
     record: &'r ByteRecord,
-    values: &'r [Option<f64>],
+    values: &'r [Option<ValueRef<'static>>],
 }
 
 /// A row, or why it was refused.
@@ -142,14 +146,8 @@ impl<R: Read> Rows<R> {
         let time =
             self.mapping.time_unit.parse(time).ok_or_else(|| format!("not a time: {:?}", show(time)))?;
         self.values.clear();
-        for (name, index) in &self.columns.values {
-            let text = field(*index)?;
-            let value = if text.is_empty() { None } else { Some(parse_float(text)) };
-            match value {
-                Some(None) => return Err(format!("{name} is not a number: {:?}", show(text))),
-                Some(value) => self.values.push(value),
-                None => self.values.push(None),
-            }
+        for column in &self.columns.values {
+            self.values.push(column.parse(field(column.index)?)?);
         }
         let same = self.has_accepted
             && self.columns.identity.iter().all(|index| self.record.get(*index) == self.accepted.get(*index));
@@ -162,23 +160,24 @@ impl<R: Read> Rows<R> {
 
 impl<'r> Row<'r> {
     /// The tags of the row in the order of the file; cells that are empty give none.
-    pub fn tags(&self) -> impl Iterator<Item = (&'r str, &'r str)> + use<'r> {
+    pub fn tags(&self) -> impl Iterator<Item = (Cow<'r, str>, Cow<'r, str>)> + use<'r> {
         let record = self.record;
         let packed = self.columns.packed_tags.map_or("", |index| text(record, index));
-        let packed = packed.split(';').filter_map(|tag| tag.split_once('='));
-        let columns = self.columns.tags.iter().map(move |(key, index)| (key.as_str(), text(record, *index)));
+        let packed = split_tags(packed).filter_map(tag_parts);
+        let tag = move |(key, index): &'r (String, usize)| (key.as_str().into(), text(record, *index).into());
+        let columns = self.columns.tags.iter().map(tag);
         packed.chain(columns).filter(|(_, value)| !value.is_empty())
     }
 
     /// The values of the row as (number of the value column, value), from 0; cells that are empty give none.
-    pub fn samples(&self) -> impl Iterator<Item = (usize, f64)> + use<'r> {
+    pub fn samples(&self) -> impl Iterator<Item = (usize, ValueRef<'static>)> + use<'r> {
         self.values.iter().enumerate().filter_map(|(index, value)| Some((index, (*value)?)))
     }
 
     /// The metric of a value column: the name in the row, or the name of the column where rows have none; both,
     /// joined by `_`, where rows have a name and several values. The prefix stands before it.
     pub fn metric_name(&self, value_index: usize) -> Cow<'r, str> {
-        let column = self.columns.values.get(value_index).map_or("", |(name, _)| name.as_str());
+        let column = self.columns.values.get(value_index).map_or("", |column| column.name.as_str());
         let own = self.columns.name.map(|index| text(self.record, index));
         let prefix = self.mapping.prefix.as_str();
         match own {
@@ -222,6 +221,10 @@ mod tests {
                     let tags: Vec<String> = row.tags().map(|(k, v)| format!("{k}={v}")).collect();
                     let mark = if row.series_changed { "+" } else { "" };
                     let name = row.metric_name(index);
+                    let value = match value {
+                        ValueRef::F64(value) => value.to_string(),
+                        other => format!("{other:?}"),
+                    };
                     format!("{mark}{} {name}{{{}}} {value}", row.time.nanos() / 1_000_000, tags.join(","))
                 })),
                 Err(error) => found.push(error.to_string()),
@@ -265,6 +268,33 @@ mod tests {
     }
 
     #[test]
+    fn integers_are_exact_or_refused() {
+        let mapping = Mapping { integers: vec!["value".to_owned()], ..Mapping::default() };
+        let file = "series,tags,timestamp_ms,value\na,,1,9007199254740993\na,,2,1.0\na,,3,9223372036854775808\na,,4,\n\
+                    a,,5,-9223372036854775808\n";
+        assert_eq!(
+            read(file, mapping),
+            [
+                "+1 a{} I64(9007199254740993)",
+                "line 3: value is not an integer of 64 bits: \"1.0\"",
+                "line 4: value is not an integer of 64 bits: \"9223372036854775808\"",
+                "5 a{} I64(-9223372036854775808)",
+            ]
+        );
+        let no_value = Mapping { integers: vec!["tags".to_owned()], ..Mapping::default() };
+        assert!(Rows::new(file.as_bytes(), no_value).is_err());
+    }
+
+    #[test]
+    fn tags_hold_any_character_behind_a_backslash() {
+        let file = "series,tags,timestamp_ms,value\na,k=x\\;y;l=z,1,1\na,k=x\\\\;l=z,1,1\na,k\\=l,1,1\n";
+        assert_eq!(
+            read(file, Mapping::default()),
+            ["+1 a{k=x;y,l=z} 1", "+1 a{k=x\\,l=z} 1", "line 4: a tag without '=': \"k\\\\=l\""]
+        );
+    }
+
+    #[test]
     fn bytes_that_are_not_utf8_are_refused() {
         let file = b"series,tags,timestamp_ms,value\n\xff,,1,1\na,k=\xff,1,1\na,,\xff,1\n";
         let mut rows = Rows::new(&file[..], Mapping::default()).unwrap();
@@ -284,6 +314,7 @@ mod tests {
             values: vec!["temp".to_owned(), "wind".to_owned()],
             prefix: "weather_".to_owned(),
             delimiter: b';',
+            ..Mapping::default()
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use icecore::protocol::csv::{Mapping, Row, Rows, TimeUnit};
 use icecore::protocol::exposition::{Entry, Format, Lines, Sample};
-use icecore::{Batch, Db, ErrorKind, Metadata, Series, SeriesKey, Timestamp};
+use icecore::{Batch, Db, ErrorKind, Metadata, Series, SeriesKey, Timestamp, ValueRef, ValueType};
 
 use crate::failure::{Failure, Outcome, in_file};
 use crate::input::{self, Input, Position};
@@ -66,7 +66,7 @@ struct ColumnArguments {
     /// The column with the name of the metric. Without it the value columns are the names.
     #[arg(long, value_name = "COLUMN")]
     name: Option<String>,
-    /// A column with tags as `key=value`, joined by `;`.
+    /// A column with tags as `key=value`, joined by `;`; a `;` inside a value is written `\;`.
     #[arg(long, value_name = "COLUMN")]
     packed_tags: Option<String>,
     /// A column that is a tag; its name is the key. Can be given again.
@@ -75,6 +75,9 @@ struct ColumnArguments {
     /// A column with values. Can be given again.
     #[arg(long, value_name = "COLUMN")]
     value: Vec<String>,
+    /// A column with values that are whole numbers, kept as 64-bit integers. Can be given again.
+    #[arg(long, value_name = "COLUMN")]
+    integer: Vec<String>,
     /// Put before every name.
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
@@ -106,17 +109,18 @@ impl ColumnArguments {
         } else {
             (own.time, own.time_unit)
         };
-        let named = self.name.is_some()
-            || !self.value.is_empty()
-            || !self.tag.is_empty()
-            || self.packed_tags.is_some();
+        let own_value = self.value.is_empty() && self.integer.iter().all(|name| own.values.contains(name));
+        let named = self.name.is_some() || !own_value || !self.tag.is_empty() || self.packed_tags.is_some();
+        let mut values = self.value.clone();
+        values.extend(self.integer.iter().filter(|name| !self.value.contains(name)).cloned());
         Mapping {
             time: self.time.clone().unwrap_or(own_time.0),
             time_unit: self.time_unit.unwrap_or(own_time.1),
             name: if named { self.name.clone() } else { own.name },
             packed_tags: if named { self.packed_tags.clone() } else { own.packed_tags },
             tags: self.tag.clone(),
-            values: if self.value.is_empty() { own.values } else { self.value.clone() },
+            values: if own_value { own.values } else { values },
+            integers: self.integer.clone(),
             prefix: self.prefix.clone(),
             delimiter: self.delimiter,
         }
@@ -276,8 +280,8 @@ impl<'a> Importer<'a> {
             return self.rejects.add(line, "the sample has no time; give one with --at");
         };
         let tags = sample.tags.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-        match self.target.number(SeriesKey::new(&sample.name, tags))? {
-            Ok(number) => self.target.push(number, time, sample.value),
+        match self.target.number(SeriesKey::new(&sample.name, tags), ValueType::F64)? {
+            Ok(number) => self.target.push(number, time, ValueRef::F64(sample.value)),
             Err(reason) => self.rejects.add(line, &reason)?,
         }
         Ok(())
@@ -355,7 +359,9 @@ fn csv_row(
         }
         let number = match numbers.get(column).copied().flatten() {
             Some(number) => number,
-            None => match target.number(SeriesKey::new(&row.metric_name(column), row.tags()))? {
+            None => match target
+                .number(SeriesKey::new(&row.metric_name(column), row.tags()), value.value_type())?
+            {
                 Ok(number) => number,
                 Err(reason) => {
                     rejects.add(row.line, &reason)?;
@@ -371,12 +377,18 @@ fn csv_row(
     Ok(())
 }
 
+/// A series of one of the types that files have.
+enum Handle {
+    Double(Series<f64>),
+    Integer(Series<i64>),
+}
+
 /// Where samples go: series by number, and a batch that fills.
 struct Target<'a> {
     db: &'a Db,
-    handles: Vec<Series<f64>>,
-    numbers: HashMap<SeriesKey, usize>,
-    pending: Vec<(usize, Timestamp, f64)>,
+    handles: Vec<Handle>,
+    numbers: HashMap<(SeriesKey, ValueType), usize>,
+    pending: Vec<(usize, Timestamp, ValueRef<'static>)>,
     samples: u64,
     repeats: u64,
     last: Option<(usize, Timestamp)>,
@@ -384,16 +396,25 @@ struct Target<'a> {
 
 impl Target<'_> {
     /// The number of a series; or why it cannot be one, which concerns its lines only.
-    fn number(&mut self, key: icecore::Result<SeriesKey>) -> Outcome<Result<usize, String>> {
+    fn number(
+        &mut self,
+        key: icecore::Result<SeriesKey>,
+        value_type: ValueType,
+    ) -> Outcome<Result<usize, String>> {
         let key = match key {
             Ok(key) => key,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let slot = match self.numbers.entry(key) {
+        let slot = match self.numbers.entry((key, value_type)) {
             Slot::Occupied(known) => return Ok(Ok(*known.get())),
             Slot::Vacant(slot) => slot,
         };
-        match self.db.series_of_key(slot.key()) {
+        let key = &slot.key().0;
+        let handle = match value_type {
+            ValueType::I64 => self.db.series_of_key(key).map(Handle::Integer),
+            _ => self.db.series_of_key(key).map(Handle::Double),
+        };
+        match handle {
             Ok(handle) => {
                 self.handles.push(handle);
                 Ok(Ok(*slot.insert(self.handles.len() - 1)))
@@ -403,7 +424,7 @@ impl Target<'_> {
         }
     }
 
-    fn push(&mut self, number: usize, time: Timestamp, value: f64) {
+    fn push(&mut self, number: usize, time: Timestamp, value: ValueRef<'static>) {
         self.repeats += u64::from(self.last == Some((number, time)));
         self.last = Some((number, time));
         self.pending.push((number, time, value));
@@ -412,8 +433,10 @@ impl Target<'_> {
     fn write(&mut self) -> Outcome {
         let mut batch = Batch::new();
         for (number, time, value) in &self.pending {
-            if let Some(handle) = self.handles.get(*number) {
-                batch.push(handle, *time, *value)?;
+            match (self.handles.get(*number), *value) {
+                (Some(Handle::Double(series)), ValueRef::F64(value)) => batch.push(series, *time, value)?,
+                (Some(Handle::Integer(series)), ValueRef::I64(value)) => batch.push(series, *time, value)?,
+                _ => {}
             }
         }
         self.db.write(&mut batch)?;

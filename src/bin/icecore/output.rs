@@ -2,10 +2,11 @@
 
 use std::io::{BufWriter, StdoutLock, Write};
 
+use icecore::protocol::csv::pack_tags;
 use icecore::{SeriesColumns, SeriesKey, Timestamp, ValueRef, is_stale};
 use serde_json::{Value as Json, json};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 
 /// Standard output, buffered; flush it before the verb ends.
 pub(crate) type Output = BufWriter<StdoutLock<'static>>;
@@ -62,16 +63,6 @@ pub(crate) fn json_tags(key: &SeriesKey) -> Json {
     Json::Object(key.tags().map(|(key, value)| (key.to_owned(), json!(value))).collect())
 }
 
-/// The tags as `key=value` joined by `;`, the form of the CSV files; `None` when a tag holds what that form cannot carry.
-pub(crate) fn packed_tags(key: &SeriesKey) -> Option<String> {
-    let fits = |(key, value): (&str, &str)| !key.contains([';', '=']) && !value.contains(';');
-    if !key.tags().all(fits) {
-        return None;
-    }
-    let tags: Vec<String> = key.tags().map(|(key, value)| format!("{key}={value}")).collect();
-    Some(tags.join(";"))
-}
-
 /// Times and values as text.
 pub(crate) fn rows(piece: &SeriesColumns) -> impl Iterator<Item = (Timestamp, String)> + '_ {
     let text = |index| piece.values.get(index).map(value).unwrap_or_default();
@@ -80,12 +71,7 @@ pub(crate) fn rows(piece: &SeriesColumns) -> impl Iterator<Item = (Timestamp, St
 
 /// Writes rows in the form that `icecore import` reads.
 pub(crate) fn write_csv(out: &mut dyn Write, piece: &SeriesColumns) -> Outcome {
-    let tags = packed_tags(&piece.key).ok_or_else(|| {
-        Failure::Failed(format!(
-            "the tags of {} hold ';' or a key with '=', which the CSV form cannot carry; use another format",
-            piece.key
-        ))
-    })?;
+    let tags = pack_tags(piece.key.tags());
     let mut writer = csv::Writer::from_writer(out);
     for (time, text) in rows(piece) {
         writer.write_record([piece.key.name(), &tags, &time.to_string(), &text])?;
@@ -135,12 +121,5 @@ mod tests {
     fn counts_and_sizes_are_short() {
         assert_eq!((count(0), count(999), count(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
         assert_eq!((size(812), size(3_482)), ("812 B".to_owned(), "3.4 KiB".to_owned()));
-    }
-
-    #[test]
-    fn tags_that_csv_cannot_carry_are_told() {
-        let key = |value: &str| SeriesKey::new("m", [("k", value)]).unwrap();
-        assert_eq!(packed_tags(&key("a=b")).as_deref(), Some("k=a=b"));
-        assert_eq!(packed_tags(&key("a;b")), None);
     }
 }

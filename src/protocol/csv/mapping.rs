@@ -4,8 +4,9 @@ use csv::ByteRecord;
 use jiff::civil::DateTime;
 
 use crate::error::{Error, Result};
-use crate::model::Timestamp;
-use crate::protocol::number::{parse_int, parse_seconds};
+use crate::model::{Timestamp, ValueRef};
+use crate::protocol::csv::packed::{split_tags, tag_parts};
+use crate::protocol::number::{parse_float, parse_int, parse_seconds};
 
 /// Which columns hold what, by their names in the header. The default is our own form,
 /// `series,tags,timestamp_ms,value`.
@@ -17,12 +18,14 @@ pub struct Mapping {
     pub time_unit: TimeUnit,
     /// The column with the name of the metric; without one, the value columns are the names.
     pub name: Option<String>,
-    /// A column with all tags, `key=value` joined by `;`.
+    /// A column with all tags, `key=value` joined by `;` (see [`pack_tags`](super::pack_tags)).
     pub packed_tags: Option<String>,
     /// Columns that are tags; their names are the keys.
     pub tags: Vec<String>,
     /// Columns with values, at least one.
     pub values: Vec<String>,
+    /// Those of them that hold integers; the others hold doubles.
+    pub integers: Vec<String>,
     /// What is put before every name.
     pub prefix: String,
     /// The byte between fields.
@@ -38,6 +41,7 @@ impl Default for Mapping {
             packed_tags: Some("tags".to_owned()),
             tags: Vec::new(),
             values: vec!["value".to_owned()],
+            integers: Vec::new(),
             prefix: String::new(),
             delimiter: b',',
         }
@@ -95,6 +99,28 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     i64::try_from(time.as_nanosecond()).ok().map(Timestamp::from_nanos)
 }
 
+/// A column with values.
+#[derive(Debug)]
+pub(super) struct ValueColumn {
+    pub(super) name: String,
+    pub(super) index: usize,
+    pub(super) is_integer: bool,
+}
+
+impl ValueColumn {
+    /// The value that `text` says; `None` for an empty cell.
+    pub(super) fn parse(&self, text: &[u8]) -> std::result::Result<Option<ValueRef<'static>>, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let (value, what) = match self.is_integer {
+            true => (parse_int(text).map(ValueRef::I64), "an integer of 64 bits"),
+            false => (parse_float(text).map(ValueRef::F64), "a number"),
+        };
+        value.map(Some).ok_or_else(|| format!("{} is not {what}: {:?}", self.name, super::show(text)))
+    }
+}
+
 /// A mapping with the columns found: where each is in a row.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -102,7 +128,7 @@ pub(super) struct Columns {
     pub(super) name: Option<usize>,
     pub(super) packed_tags: Option<usize>,
     pub(super) tags: Vec<(String, usize)>,
-    pub(super) values: Vec<(String, usize)>,
+    pub(super) values: Vec<ValueColumn>,
     /// The columns that tell series apart.
     pub(super) identity: Vec<usize>,
 }
@@ -126,7 +152,16 @@ impl Mapping {
         let tags = find_all(&self.tags)?;
         let identity =
             name.into_iter().chain(packed_tags).chain(tags.iter().map(|(_, index)| *index)).collect();
-        let values = find_all(&self.values)?;
+        let value = |(name, index): (String, usize)| {
+            let is_integer = self.integers.contains(&name);
+            ValueColumn { name, index, is_integer }
+        };
+        let values = find_all(&self.values)?.into_iter().map(value).collect();
+        if let Some(name) = self.integers.iter().find(|name| !self.values.contains(name)) {
+            return Err(Error::invalid_input(format!(
+                "{name:?} is said to hold integers, but is no column with values"
+            )));
+        }
         Ok(Columns { time: find(&self.time)?, name, packed_tags, tags, values, identity })
     }
 }
@@ -151,8 +186,9 @@ impl Columns {
             return Err("the name is empty".to_owned());
         }
         if let Some(index) = self.packed_tags {
-            let packed = text(index)?;
-            if let Some(tag) = packed.split(';').find(|tag| !tag.is_empty() && !tag.contains('=')) {
+            if let Some(tag) =
+                split_tags(text(index)?).find(|tag| !tag.is_empty() && tag_parts(tag).is_none())
+            {
                 return Err(format!("a tag without '=': {tag:?}"));
             }
         }
