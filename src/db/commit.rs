@@ -357,6 +357,7 @@ impl CommitQueue {
         for pending in group {
             let lsn = committer.next_lsn;
             committer.next_lsn += 1;
+            assert!(lsn > previous_lsn, "LSNs rise: {lsn:#x} follows {previous_lsn:#x}");
             let kind = match &pending.entry {
                 Entry::Batch(_) => FrameKind::Batch,
                 Entry::Delete(_) => FrameKind::Delete,

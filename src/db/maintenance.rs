@@ -452,6 +452,7 @@ impl Inner {
     /// Appends an edit to the manifest, with the number that the next file takes and without the tombstones that no
     /// source is old enough for.
     fn append_edit(&self, mut edit: Edit) -> Result<()> {
+        debug_assert!(edit.cut.is_none_or(|cut| cut <= self.commits.durable_lsn()), "the cut is durable");
         let next_segment = self.commits.paused(|committer| committer.log.next_number());
         let needed: Vec<u64> = self.version().tombstones.iter().map(|tombstone| tombstone.lsn).collect();
         let mut manifest = self.manifest.lock();

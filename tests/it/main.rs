@@ -5,6 +5,7 @@ mod engine;
 mod exposition;
 mod fault;
 mod golden;
+mod invariants;
 #[cfg(any(feature = "server", feature = "cli"))]
 mod line;
 mod model;

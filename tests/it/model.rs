@@ -1,7 +1,7 @@
 //! The engine against a plain map: seeded lists of operations under random options. A failure prints its seed and
 //! the shortest list that still fails.
 
-mod subject;
+pub(crate) mod subject;
 
 use subject::{Op, Random, SERIES, Subject};
 
@@ -15,7 +15,7 @@ fn time(random: &mut Random, now: i64) -> i64 {
     }
 }
 
-fn operations(seed: u64, count: usize) -> Vec<Op> {
+pub(crate) fn operations(seed: u64, count: usize) -> Vec<Op> {
     let mut random = Random(seed);
     (0..count as i64)
         .map(|now| match random.below(40) {
@@ -83,9 +83,13 @@ fn shrink(seed: u64, mut ops: Vec<Op>) -> Vec<Op> {
     ops
 }
 
+/// A number from the environment.
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 #[test]
 fn the_engine_is_a_map_through_crashes() {
-    let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = setting("MODEL_SEED").unwrap_or(0);
     let slow = std::env::var_os("SLOW_TESTS").is_some();
     let seeds = setting("MODEL_COUNT").unwrap_or(if slow { 2000 } else { 60 });

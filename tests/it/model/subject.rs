@@ -13,7 +13,7 @@ use icecore::{
     Timestamp, Value,
 };
 
-const ROOT: &str = "/db";
+pub(crate) const ROOT: &str = "/db";
 pub(crate) const SERIES: u64 = 7;
 
 /// Values, as their bytes so that a NaN equals itself, by series and time.
@@ -74,7 +74,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 /// A database under test, the states it may be found in after a crash, and its disk.
 pub(crate) struct Subject {
     disk: MemoryFs,
-    options: Options,
+    pub(crate) options: Options,
     db: Option<Db>,
     model: Model,
     /// States since the last one that a power cut must keep; the first is that one.
@@ -119,7 +119,7 @@ impl Subject {
         self.db = Some(Db::open_with(ROOT, self.options.clone()).unwrap());
     }
 
-    fn db(&self) -> &Db {
+    pub(crate) fn db(&self) -> &Db {
         self.db.as_ref().unwrap()
     }
 
