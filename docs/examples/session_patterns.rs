@@ -20,6 +20,8 @@ fn main() -> Result<()> {
     session.log_metric("transactions_processed", 1523, ["payment", "success"])?;
     session.record(&SessionMetric::counter("error_count", 3).tags(["validation", "user_input"]))?;
 
+    session.log_metric("database_query_time_ms", 45.6, NO_TAGS)?;
+
     // Units belong into names.
     session.log_metric("duration_seconds", 5.2, NO_TAGS)?;
     session.log_metric("file_size_bytes", 1_048_576, NO_TAGS)?;
@@ -46,6 +48,8 @@ fn main() -> Result<()> {
     while queue.pop().is_some() {
         session.log_metric("queue_size", queue.len() as u32, ["priority:high"])?;
     }
+
+    session.log_metric("disk_usage_gb", 118.4, NO_TAGS)?;
 
     // Metric or event: a number, or something that happened.
     session.log_metric("api_latency_ms", 123.4, NO_TAGS)?;
