@@ -99,6 +99,7 @@ pub fn block_query(
     block::write_block(&path, series, compact)?;
     let block = BlockReader::open(env.fs.open(&path)?, ReadMode::Pread, Arc::new(Cache::new(64 << 20)))?;
     let (sources, floor): (Vec<Arc<dyn Source>>, _) = (vec![Arc::new(block)], Timestamp::MIN);
-    let snapshot = Snapshot { sources, tombstones: Vec::new(), floor, damaged: Vec::new(), env };
+    let ledger = crate::ledger::Ledger::new(usize::MAX, 0);
+    let snapshot = Snapshot { sources, tombstones: Vec::new(), floor, damaged: Vec::new(), env, ledger };
     Ok(Query::new(Arc::new(snapshot), Selector::all()))
 }

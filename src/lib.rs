@@ -81,6 +81,7 @@ mod head;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;
 pub mod ingest;
+mod ledger;
 #[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod manifest;
 mod model;

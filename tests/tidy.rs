@@ -57,7 +57,7 @@ const LAYERS: [(&str, u32); 20] = [
 ];
 
 /// Modules that every layer may use.
-const OPEN_TO_ALL: [&str; 4] = ["error", "clock", "env", "sync"];
+const OPEN_TO_ALL: [&str; 5] = ["error", "clock", "env", "sync", "ledger"];
 
 /// Numbers of the format: where the code has each, as it has it, and the words of `docs/format.md` that say it.
 const LIMITS: [(&str, &str, &str); 34] = [

@@ -22,6 +22,8 @@ const SPLIT_COUNT_MAX: usize = 8;
 pub(crate) struct Limits {
     /// Most bytes that the inputs of a merge may have together.
     pub(crate) output_size_max: u64,
+    /// Most series that the inputs of a merge may have together, each counted as often as it comes.
+    pub(crate) series_count_max: u64,
     /// Whether windows are merged that may still take writes: somebody asked for it.
     pub(crate) eager: bool,
 }
@@ -122,8 +124,7 @@ impl<'a> Window<'a> {
             let between: Run<'_> =
                 self.across.iter().copied().filter(|other| lsns_meet(other, first, last)).collect();
             // What is cut out of them is merged with the run next, so that no split is made for nothing.
-            let fits = size(&run) + size(&between) <= limits.output_size_max;
-            between.first().copied().filter(|_| fits)
+            between.first().copied().filter(|_| fits(&run, &between, limits))
         })
     }
 
@@ -136,15 +137,14 @@ impl<'a> Window<'a> {
         for unit in self.units() {
             let Some((first, last)) = lsns(&unit) else { continue };
             let is_free = |first, last| !barriers.iter().any(|barrier| lsns_meet(barrier, first, last));
-            let too_big = size(&unit) > limits.output_size_max;
+            let too_big = !fits(&unit, &[], limits);
             if unit.len() > 1 && too_big || !is_free(first, last) {
                 runs.extend(unit.into_iter().map(|block| vec![block]));
                 goes_on = false;
                 continue;
             }
             let joins = runs.last().filter(|_| goes_on).and_then(lsns).is_some_and(|(run_first, _)| {
-                let total = runs.last().map_or(0, size) + size(&unit);
-                is_free(run_first, last) && total <= limits.output_size_max
+                is_free(run_first, last) && runs.last().is_some_and(|run| fits(run, &unit, limits))
             });
             match runs.last_mut() {
                 Some(run) if joins => run.extend(unit),
@@ -200,8 +200,11 @@ fn split(windows: &[Window<'_>], limits: &Limits) -> Option<Plan> {
     Some(Plan { inputs: vec![block.number], stretches, level: block.level.max(1) })
 }
 
-fn size(run: &Run<'_>) -> u64 {
-    run.iter().map(|block| block.size).sum()
+/// Whether one merge may take the blocks of both.
+fn fits(run: &[&BlockMeta], more: &[&BlockMeta], limits: &Limits) -> bool {
+    let sum = |part: fn(&BlockMeta) -> u64| run.iter().chain(more).map(|block| part(block)).sum::<u64>();
+    sum(|block| block.size) <= limits.output_size_max
+        && sum(|block| block.series_count) <= limits.series_count_max
 }
 
 /// The smallest and largest LSN of a run.
@@ -220,7 +223,7 @@ mod tests {
     use crate::env::Random;
 
     const HOUR: i64 = 3_600_000_000_000;
-    const EAGER: Limits = Limits { output_size_max: 100, eager: true };
+    const EAGER: Limits = Limits { output_size_max: 100, series_count_max: 100, eager: true };
 
     /// A block of 10 bytes over whole hours, both inclusive.
     fn block(number: u64, hours: (i64, i64), lsns: (u64, u64)) -> BlockMeta {
@@ -273,6 +276,7 @@ mod tests {
         big[1].size = 90;
         check(&big, &[], &Limits { output_size_max: 50, ..EAGER }, &[2, 3, 4, 5], &[(0, 2)]);
         assert_eq!(plan(&blocks, &[], &Limits { output_size_max: 15, ..EAGER }), None);
+        check(&blocks, &[], &Limits { series_count_max: 2, ..EAGER }, &[0, 1], &[(0, 2)]);
     }
 
     #[test]
@@ -328,7 +332,11 @@ mod tests {
                     list.push(added);
                 }
             }
-            let limits = Limits { output_size_max: 20 + random.below(200), eager: random.below(2) == 0 };
+            let limits = Limits {
+                output_size_max: 20 + random.below(200),
+                series_count_max: 5 + random.below(50),
+                eager: random.below(2) == 0,
+            };
             let mut steps = 0;
             while let Some(plan) = plan(&blocks, &fixed, &limits) {
                 steps += 1;
@@ -378,7 +386,7 @@ mod tests {
     /// Flushes into one open window, merging whenever that is due; gives the levels that are left, oldest first, and
     /// how often a block was rewritten.
     fn run_open_window(flush_count: u64) -> (Vec<u8>, usize) {
-        let limits = Limits { output_size_max: u64::MAX, eager: false };
+        let limits = Limits { output_size_max: u64::MAX, series_count_max: u64::MAX, eager: false };
         let (mut blocks, mut rewritten, mut next_number) = (Vec::new(), 0, 0);
         for _ in 0..flush_count {
             blocks.push(level_block(next_number, 0, 0));
@@ -410,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_closed_window_becomes_one_block() {
-        let limits = Limits { output_size_max: u64::MAX, eager: false };
+        let limits = Limits { output_size_max: u64::MAX, series_count_max: u64::MAX, eager: false };
         let mut blocks: Vec<BlockMeta> =
             (0..3).map(|number| level_block(number, 2 - number as u8, 0)).collect();
         assert_eq!(plan(&blocks, &[], &limits), None);

@@ -18,6 +18,7 @@ use crate::db::version::{Version, to_tombstone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::name;
 use crate::head::Head;
+use crate::ledger::Reservation;
 use crate::manifest::{CleanShutdown, Edit, MetricMetadata};
 use crate::model::Timestamp;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
 /// How long a write waits for a flush before it fails.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(60);
+/// What a merge takes of memory besides what it keeps for each series.
+const MERGE_SIZE_MIN: usize = 256 << 10;
+/// What it keeps for the index of its output: some bytes for each tag of a series, and the text of new tags.
+const MERGE_SERIES_SIZE: usize = 200;
 /// After a step failed, it is tried again this much later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -251,9 +256,8 @@ impl Inner {
         }
         self.wake();
         let over = |version: &Version| {
-            let frozen = version.frozen.as_ref().map_or(0, |head| head.size());
-            let used = version.active.size() + frozen + version.active.registry().read().size();
-            used + self.cache_size() >= self.options.memory_size_max
+            let used = version.memory_size() + self.cache_size() + self.ledger.reserved();
+            used >= self.options.memory_size_max
                 || version.frozen.is_some() && version.active.size() >= self.options.flush_size * 3 / 2
         };
         if !over(&version) {
@@ -538,7 +542,11 @@ impl Inner {
         let (mut fixed, metas): (Vec<_>, Vec<_>) =
             metas.partition(|meta| steps.unreadable.contains(&meta.number));
         fixed.extend(self.manifest.lock().state().quarantined.values().map(|quarantined| quarantined.block));
-        let limits = compact::plan::Limits { output_size_max: self.merge_size_max(), eager };
+        let limits = compact::plan::Limits {
+            output_size_max: self.merge_size_max(),
+            series_count_max: self.merge_series_max(),
+            eager,
+        };
         let Some(plan) = compact::plan::plan(&metas, &fixed, &limits) else { return Ok(false) };
         let inputs: Vec<_> = version
             .blocks
@@ -547,6 +555,9 @@ impl Inner {
             .cloned()
             .collect();
         let target = self.rewrite_target();
+        let reservation = Reservation::new(self.ledger.clone());
+        let series: u64 = inputs.iter().map(|input| u64::from(input.meta().series_count)).sum();
+        reservation.grow(MERGE_SIZE_MIN + series as usize * MERGE_SERIES_SIZE)?;
         // A delete that a power cut could still undo must not be carried out for good.
         let durable = self.commits.durable_lsn();
         let tombstones: Vec<_> = version.tombstones.iter().filter(|t| t.lsn <= durable).cloned().collect();
@@ -611,6 +622,12 @@ impl Inner {
     /// Room that is kept free under the cap for one flush, one merge and an edit.
     fn reserve(&self) -> u64 {
         self.options.disk_size_max.map_or(0, |_| self.options.flush_size as u64 + self.merge_size_max())
+    }
+
+    /// Most series that the inputs of a merge may have together, so that what a merge keeps for its index takes at most
+    /// a quarter of the memory. An input of more is not merged with others.
+    fn merge_series_max(&self) -> u64 {
+        (self.options.memory_size_max / 4 / MERGE_SERIES_SIZE) as u64
     }
 
     fn merge_size_max(&self) -> u64 {

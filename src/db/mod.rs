@@ -30,6 +30,7 @@ use crate::db::version::{Version, Versions};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
+use crate::ledger::Ledger;
 use crate::manifest::Manifest;
 use crate::model::{Metadata, SampleValue, Selector, SeriesKey, TimeRange, Timestamp, ValueRef};
 use crate::query::Query;
@@ -84,6 +85,8 @@ pub(crate) struct Inner {
     manifest: Mutex<Manifest>,
     maintenance: Maintenance,
     cache: Arc<crate::block::Cache>,
+    /// What queries and merges take of `memory_size_max`.
+    ledger: Arc<Ledger>,
     recovery: Recovery,
     /// Number of the next block file.
     next_block: Arc<AtomicU64>,
@@ -371,13 +374,15 @@ impl fmt::Debug for Db {
 impl Pin for Inner {
     fn pin(&self) -> Result<Snapshot> {
         self.drain_buffers();
-        Ok(self.version().pin(self.env()))
+        let version = self.version();
+        self.ledger.stands(version.memory_size() + self.cache_size());
+        Ok(version.pin(self.env(), &self.ledger))
     }
 
     fn pin_whole(&self, selector: &Selector) -> Result<Snapshot> {
         self.drain_buffers();
         // Versions and heads change together only under the commit lock.
-        self.commits.paused(|_| Ok(self.version().pin_whole(self.env(), selector)))
+        self.commits.paused(|_| Ok(self.version().pin_whole(self.env(), &self.ledger, selector)))
     }
 }
 

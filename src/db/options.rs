@@ -56,8 +56,10 @@ pub struct Options {
     pub wal_size_max: u64,
     /// The head is flushed when its oldest frame is this old. Default: 2 h.
     pub flush_age: Duration,
-    /// Bytes of memory that heads, registry, caches and background work may take. At the cap writes
-    /// wait for a flush (with `Threads`) or fail with `LimitExceeded`. Default: 1 GiB.
+    /// Bytes of memory that heads, registry, caches, queries and merges may take. At the cap writes
+    /// wait for a flush (with `Threads`) or fail with `LimitExceeded`, queries fail with `LimitExceeded`, and merges
+    /// take fewer blocks at a time. What is kept for heads and caches, up to half of it, is not for queries, and 1 MiB always is.
+    /// Answers count until they are handed out. Some MiB of buffers come on top. Default: 1 GiB.
     pub memory_size_max: usize,
     /// Bytes that all files of the directory may take. Default: `None`: as many as fit.
     pub disk_size_max: Option<u64>,

@@ -15,6 +15,7 @@ use crate::db::recover::{BlockOpener, Found, look, to_damaged};
 use crate::db::version::{Version, to_tombstone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::head::{Head, Registry, Replay};
+use crate::ledger::Ledger;
 use crate::manifest::{self, Loaded, Quarantined, State};
 use crate::model::{Metadata, Selector};
 use crate::query::source::{Pin, Snapshot};
@@ -40,6 +41,7 @@ struct Shared {
     root: PathBuf,
     options: Options,
     cache: Arc<Cache>,
+    ledger: Arc<Ledger>,
     view: RwLock<Arc<View>>,
     /// One refresh at a time.
     refreshing: Mutex<()>,
@@ -66,7 +68,9 @@ impl Reader {
         }
         let cache = Arc::new(Cache::new(options.cache_size));
         let view = RwLock::new(Arc::new(load(root, &options, &cache, None)?));
-        let shared = Shared { root: root.to_owned(), options, cache, view, refreshing: Mutex::new(()) };
+        let ledger = Ledger::new(options.memory_size_max, options.cache_size);
+        let shared =
+            Shared { root: root.to_owned(), options, cache, ledger, view, refreshing: Mutex::new(()) };
         Ok(Reader { shared: Arc::new(shared) })
     }
 
@@ -118,14 +122,14 @@ impl Reader {
 
 impl Pin for Shared {
     fn pin(&self) -> Result<Snapshot> {
-        Ok(self.view.read().version.pin(&self.options.env))
+        Ok(self.view.read().version.pin(&self.options.env, &self.ledger))
     }
 
     fn pin_whole(&self, selector: &Selector) -> Result<Snapshot> {
         let view = self.view.read().clone();
         // A refresh goes on with the same head.
         let _still = view.progress.lock();
-        Ok(view.version.pin_whole(&self.options.env, selector))
+        Ok(view.version.pin_whole(&self.options.env, &self.ledger, selector))
     }
 }
 

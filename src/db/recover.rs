@@ -18,6 +18,7 @@ use crate::db::version::{Version, Versions, to_tombstone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, Lock, name};
 use crate::head::{Head, Registry, Replay};
+use crate::ledger::Ledger;
 use crate::manifest::{self, BlockMeta, Edit, Loaded, Manifest, Quarantined, State};
 use crate::model::{TimeRange, Timestamp};
 use crate::query::Damaged;
@@ -125,6 +126,8 @@ pub(super) fn open(root: &Path, mut options: Options) -> Result<Inner> {
         manifest: Mutex::new(manifest),
         maintenance: Maintenance::default(),
         next_block: Arc::new(AtomicU64::new(next_block)),
+        // The active head, the frozen one, and half of one more that fills while that is written.
+        ledger: Ledger::new(options.memory_size_max, options.flush_size / 2 * 5 + options.cache_size),
         cache,
         recovery,
         lock: Mutex::new(Some(lock)),

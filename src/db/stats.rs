@@ -19,6 +19,8 @@ pub struct Stats {
     pub registry_size: u64,
     /// Memory that indexes and directories of blocks take.
     pub cache_size: u64,
+    /// Memory that running queries and merges have reserved.
+    pub reserved_size: u64,
     /// Number of blocks.
     pub blocks: u64,
     /// Size of all blocks on disk.
@@ -110,6 +112,7 @@ impl Inner {
             head_size: heads().map(|head| head.size() as u64).sum(),
             registry_size: registry.size() as u64,
             cache_size: self.cache_size() as u64,
+            reserved_size: self.ledger.reserved() as u64,
             blocks: version.blocks.len() as u64,
             block_size: version.blocks.iter().map(|block| block.meta().size).sum(),
             block_samples: version.blocks.iter().map(|block| block.meta().sample_count).sum(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::block::{BlockMeta, BlockReader};
 use crate::env::Env;
 use crate::head::Head;
+use crate::ledger::Ledger;
 use crate::manifest::Tombstone;
 use crate::model::{Selector, Timestamp};
 use crate::query::Damaged;
@@ -77,22 +78,23 @@ impl Version {
     }
 
     /// What a query that begins now sees.
-    pub(super) fn pin(&self, env: &Env) -> Snapshot {
+    pub(super) fn pin(&self, env: &Env, ledger: &Arc<Ledger>) -> Snapshot {
         Snapshot {
             sources: self.sources(),
             tombstones: self.tombstones.clone(),
             floor: self.floor,
             damaged: self.damaged.clone(),
             env: env.clone(),
+            ledger: ledger.clone(),
         }
     }
 
     /// As [`Version::pin`], with the series of the active head that match as they are now. Nothing may be applied to
     /// it meanwhile.
-    pub(super) fn pin_whole(&self, env: &Env, selector: &Selector) -> Snapshot {
+    pub(super) fn pin_whole(&self, env: &Env, ledger: &Arc<Ledger>, selector: &Selector) -> Snapshot {
         let still =
             Version { active: Arc::new(Head::new(self.active.registry().clone(), 0)), ..self.clone() };
-        let mut snapshot = still.pin(env);
+        let mut snapshot = still.pin(env, ledger);
         let known = snapshot.tombstones.iter().map(|tombstone| tombstone.lsn).max().unwrap_or(0);
         let carried_out = self.active.deletes(0..usize::MAX).into_iter().filter(|(lsn, _)| *lsn > known);
         snapshot.tombstones.extend(carried_out.map(|(lsn, record)| to_tombstone(lsn, &record)));
@@ -100,6 +102,12 @@ impl Version {
             snapshot.sources.push(Arc::new(HeadSource::copied(self.active.clone(), selector)));
         }
         snapshot
+    }
+
+    /// Bytes of memory that heads and registry take.
+    pub(super) fn memory_size(&self) -> usize {
+        let heads: usize = self.frozen.iter().chain([&self.active]).map(|head| head.size()).sum();
+        heads + self.active.registry().read().size()
     }
 
     /// Whether of any two blocks whose times meet one was written wholly before the other.

@@ -53,6 +53,14 @@ impl Source for BlockReader {
         ordinals.iter().map(&mut value_type).collect()
     }
 
+    fn texts(&self, key: Option<&str>) -> Option<Result<Vec<String>>> {
+        let counted = match key {
+            Some(key) => BlockReader::tag_values(self, key),
+            None => BlockReader::tag_keys(self),
+        };
+        Some(counted.map(|counted| counted.into_iter().map(|(text, _)| text).collect()))
+    }
+
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor> {
         Box::new(BlockCursor { block: self, place: Place::default() })
     }

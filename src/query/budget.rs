@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::ledger::{Ledger, Reservation};
 use crate::query::Damaged;
 
 /// What a query may cost. A query that would cost more fails with `LimitExceeded`, and with `Cancelled`
@@ -116,12 +117,16 @@ pub(crate) struct Budget {
     deadline: Option<Duration>,
     samples: AtomicU64,
     memory: AtomicU64,
+    /// The same memory, as the database counts it.
+    reservation: Reservation,
 }
 
 impl Budget {
-    pub(crate) fn new(limits: QueryLimits, cancel: CancelToken, env: Env) -> Self {
+    pub(crate) fn new(limits: QueryLimits, cancel: CancelToken, env: Env, ledger: Arc<Ledger>) -> Self {
         let deadline = limits.duration_max.map(|most| env.clock.monotonic().saturating_add(most));
-        Budget { limits, cancel, env, deadline, samples: AtomicU64::new(0), memory: AtomicU64::new(0) }
+        let reservation = Reservation::new(ledger);
+        let (samples, memory) = (AtomicU64::new(0), AtomicU64::new(0));
+        Budget { limits, cancel, env, deadline, samples, memory, reservation }
     }
 
     /// Looks at the token and, where there is a deadline, at the clock.
@@ -162,7 +167,7 @@ impl Budget {
     pub(crate) fn take_memory(&self, size: u64) -> Result<()> {
         let total = self.memory.fetch_add(size, Ordering::Relaxed).saturating_add(size);
         if total <= self.limits.memory_size_max {
-            return Ok(());
+            return self.reservation.grow(usize::try_from(size).unwrap_or(usize::MAX));
         }
         Err(Error::limit_exceeded(format!(
             "the answer of the query takes more memory than memory_size_max ({} bytes)",

@@ -1,10 +1,11 @@
 //! The query builder: what hosts say, checked and handed to the operators.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::model::{Match, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
+use crate::model::{Match, NAME_KEY, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 use crate::query::aggregate::{Aggregate, Compare, Filter};
 use crate::query::budget::{Budget, CancelToken, QueryLimits, QueryReport};
 use crate::query::catalog::{self, Cardinality};
@@ -17,7 +18,7 @@ use crate::query::result::{QueryResult, SeriesColumns};
 use crate::query::run::{FoldPlan, FoldWork, LatestWork, ListWork, RawWork, run};
 use crate::query::scan::Context;
 use crate::query::select::{Selection, select};
-use crate::query::source::Pin;
+use crate::query::source::{Pin, Snapshot, Tombstone};
 use crate::query::stream::SampleStream;
 use crate::query::window::Windows;
 
@@ -349,7 +350,7 @@ impl Query {
     /// # Errors
     /// As [`Query::run`].
     pub fn names(&self) -> Result<Vec<String>> {
-        Ok(catalog::names(&self.series()?))
+        self.texts(Some(NAME_KEY))
     }
 
     /// The tag keys of the series that hold a sample in the range, sorted.
@@ -357,7 +358,7 @@ impl Query {
     /// # Errors
     /// As [`Query::run`].
     pub fn tag_keys(&self) -> Result<Vec<String>> {
-        Ok(catalog::tag_keys(&self.series()?))
+        self.texts(None)
     }
 
     /// The values of the tag `key` among the series that hold a sample in the range, sorted.
@@ -365,7 +366,7 @@ impl Query {
     /// # Errors
     /// As [`Query::run`].
     pub fn tag_values(&self, key: &str) -> Result<Vec<String>> {
-        Ok(catalog::tag_values(&self.series()?, key))
+        self.texts(Some(key))
     }
 
     /// How many series there are by name, tag key, and pair of tag and value; the `most` largest of each.
@@ -374,6 +375,46 @@ impl Query {
     /// As [`Query::run`].
     pub fn cardinality(&self, most: usize) -> Result<Cardinality> {
         Ok(catalog::cardinality(&self.series()?, most))
+    }
+
+    /// The values of the tag `key`, or with `None` the tag keys, of the series that hold a sample in the range, sorted.
+    ///
+    /// Of all series, a source that lies in the range whole and that no delete touches says so from its index; only the
+    /// others are looked at series by series.
+    fn texts(&self, key: Option<&str>) -> Result<Vec<String>> {
+        let of_series = |series: &[(SeriesKey, ValueType)]| match key {
+            None => catalog::tag_keys(series),
+            Some(NAME_KEY) => catalog::names(series),
+            Some(key) => catalog::tag_values(series, key),
+        };
+        if !self.selector.matchers.is_empty() {
+            return Ok(of_series(&self.series()?));
+        }
+        let mut snapshot = self.pin_sources()?;
+        let start = self.range.start.max(snapshot.floor);
+        let mut texts = BTreeSet::new();
+        let mut rest = Vec::new();
+        for source in std::mem::take(&mut snapshot.sources) {
+            let whole = source.time_bounds().is_some_and(|(min, max)| {
+                let deletes = |tombstone: &Tombstone| {
+                    tombstone.lsn > source.lsn_last() && tombstone.range.meets(min, max)
+                };
+                start <= min && max < self.range.end && !snapshot.tombstones.iter().any(deletes)
+            });
+            match whole.then(|| source.texts(key)).flatten() {
+                Some(found) => texts.extend(found?),
+                None => rest.push(source),
+            }
+        }
+        snapshot.sources = rest;
+        let rest = Query { pin: Arc::new(snapshot), ..self.clone() };
+        texts.extend(of_series(&rest.series()?));
+        texts.retain(|text| key.is_some() || text != NAME_KEY);
+        Ok(texts.into_iter().collect())
+    }
+
+    fn pin_sources(&self) -> Result<Snapshot> {
+        if self.whole_commit { self.pin.pin_whole(&self.selector) } else { self.pin.pin() }
     }
 
     fn grouping(&self) -> Grouping {
@@ -414,10 +455,10 @@ impl Query {
 
     /// Pins the database, looks at what is damaged, and selects.
     fn start(&self, drop_stale: bool, needs_keys: bool) -> Result<Run> {
-        let snapshot =
-            if self.whole_commit { self.pin.pin_whole(&self.selector)? } else { self.pin.pin()? };
+        let snapshot = self.pin_sources()?;
         let mut report = QueryReport::default();
-        let budget = Budget::new(self.limits.clone(), self.cancel.clone(), snapshot.env.clone());
+        let (env, ledger) = (snapshot.env.clone(), snapshot.ledger.clone());
+        let budget = Budget::new(self.limits.clone(), self.cancel.clone(), env, ledger);
         let mut context = Context::new(snapshot, self.range, budget);
         context.filter = self.filter;
         context.drop_stale = drop_stale;

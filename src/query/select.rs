@@ -77,7 +77,8 @@ pub(crate) fn select(
     };
     report.series = selection.series.len() as u64;
     context.budget.take_series(report.series)?;
-    context.budget.take_memory(report.series * size_of::<(Chosen, Part)>() as u64)?;
+    let keys = selection.series.iter().filter_map(|chosen| chosen.key.as_ref()).map(key_size);
+    context.budget.take_memory(report.series * size_of::<(Chosen, Part)>() as u64 + keys.sum::<u64>())?;
     Ok(selection)
 }
 
@@ -129,6 +130,11 @@ fn unless_damaged<T>(
         }
         read => read.map(Some),
     }
+}
+
+/// What a key takes besides its place: its bytes, two counts, and what an allocator adds.
+fn key_size(key: &SeriesKey) -> u64 {
+    key.as_bytes().len() as u64 + 32
 }
 
 fn from_one(listed: Listed) -> Selection {

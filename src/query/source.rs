@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::chunk::PageAggregate;
 use crate::env::Env;
 use crate::error::Result;
+use crate::ledger::Ledger;
 pub(crate) use crate::manifest::Tombstone;
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
 
@@ -36,6 +37,13 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
 
     /// The types of series, whose ordinals are given in that order too.
     fn value_types(&self, ordinals: &[u32]) -> Result<Vec<ValueType>>;
+
+    /// The values of the tag `key`, or with `None` the tag keys, of all its series, where that is known without looking at
+    /// each: every series then holds a sample.
+    fn texts(&self, key: Option<&str>) -> Option<Result<Vec<String>>> {
+        let _ = key;
+        None
+    }
 
     /// A cursor over its series.
     fn cursor(self: Arc<Self>) -> Box<dyn Cursor>;
@@ -111,6 +119,8 @@ pub(crate) struct Snapshot {
     pub damaged: Vec<Damaged>,
     /// Clock for deadlines, threads for big queries.
     pub env: Env,
+    /// Where memory is reserved.
+    pub ledger: Arc<Ledger>,
 }
 
 /// Who can pin a snapshot: the database, a reader of another process, tests.

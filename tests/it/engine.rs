@@ -447,3 +447,68 @@ fn a_regular_series_may_span_all_of_time() {
     db.close().unwrap();
     check(&open(&env));
 }
+
+#[test]
+fn listings_of_everything_say_what_a_look_at_each_series_says() {
+    let env = Env::simulated(5);
+    let db = Db::open_with("/db", options(&env)).unwrap();
+    for n in 0..40i64 {
+        let mut batch = Batch::new();
+        for time in [n * 10, n * 10 + 5] {
+            let (name, host) = (format!("metric_{}", n % 7), format!("h{n}"));
+            let tags = [("host", host.as_str()), (["rack", "zone"][n as usize % 2], "a")];
+            batch.push_named(&name, &tags, Timestamp::from_nanos(time), ValueRef::F64(1.0)).unwrap();
+        }
+        db.write(&mut batch).unwrap();
+        match n % 10 {
+            3 => db.flush().unwrap(),
+            // Deletes a series whole, and a part of others.
+            6 => {
+                db.delete(&Selector::all().with("host", "h0"), TimeRange::ALL).unwrap();
+            }
+            8 => {
+                let range = Timestamp::from_nanos(n * 9)..Timestamp::from_nanos(n * 10 + 1);
+                db.delete(&Selector::name("metric_1"), range).unwrap();
+            }
+            _ => {}
+        }
+        for (start, end) in [(i64::MIN, i64::MAX), (0, n * 5), (n * 5, i64::MAX), (100, 200), (7, 7)] {
+            let range = TimeRange { start: Timestamp::from_nanos(start), end: Timestamp::from_nanos(end) };
+            let all = db.query(Selector::all()).range(range);
+            // Says the same, and cannot be answered from symbols.
+            let each = all.clone().with(icecore::NAME_KEY, Match::Present);
+            assert_eq!(all.names().unwrap(), each.names().unwrap(), "{n} {range:?}");
+            assert_eq!(all.tag_keys().unwrap(), each.tag_keys().unwrap(), "{n} {range:?}");
+            for key in ["host", "rack", "zone", "none"] {
+                assert_eq!(
+                    all.tag_values(key).unwrap(),
+                    each.tag_values(key).unwrap(),
+                    "{n} {range:?} {key}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn queries_stay_under_the_cap_on_memory() {
+    let env = Env::simulated(6);
+    let options = Options { memory_size_max: 4 << 20, flush_size: 256 << 10, cache_size: 0, ..options(&env) };
+    let db = Db::open_with("/db", options).unwrap();
+    let mut batch = Batch::new();
+    for chunk in 0..40i64 {
+        for n in chunk * 10_000..(chunk + 1) * 10_000 {
+            let value = ValueRef::F64((n % 1000) as f64);
+            batch.push_named("m", &[], Timestamp::from_nanos(n * 1_000), value).unwrap();
+        }
+        db.write(&mut batch).unwrap();
+        db.flush().unwrap();
+    }
+    let error = db.query("m").run().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    assert!(error.to_string().contains("memory_size_max"), "{error}");
+    assert_eq!(db.stats().reserved_size, 0, "what was reserved is given back");
+    let streamed: usize = db.query("m").stream().unwrap().map(|piece| piece.unwrap().times.len()).sum();
+    assert_eq!(streamed, 400_000);
+    assert_eq!(db.query("m").count().run().unwrap().series[0].doubles(), [400_000.0]);
+}

@@ -160,6 +160,7 @@ pub(super) fn snapshot(sources: Vec<MemorySource>) -> Snapshot {
         floor: Timestamp::MIN,
         damaged: Vec::new(),
         env: Env::simulated(0),
+        ledger: crate::ledger::Ledger::new(usize::MAX, 0),
     }
 }
 
