@@ -61,34 +61,27 @@
 
 #[doc(hidden)]
 pub mod bench;
-#[allow(dead_code, unused_imports, reason = "the layers above take it into use one by one")]
 mod block;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod chunk;
 mod clock;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod codec;
 mod compact;
 mod db;
 mod env;
 mod error;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 pub mod fs;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod index;
 pub mod ingest;
 mod ledger;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod manifest;
 mod model;
 #[cfg(feature = "promql")]
 pub mod promql;
 pub mod protocol;
-#[allow(dead_code, reason = "the layers above take it into use one by one")]
 mod query;
 #[cfg(feature = "server")]
 pub mod server;

@@ -103,12 +103,6 @@ impl Bounds {
             _ => true,
         }
     }
-
-    /// How many bytes of memory it takes.
-    pub(crate) fn size(&self) -> usize {
-        let texts = |bound: &Bound| bound.key.len() + bound.smallest.len() + bound.largest.len();
-        self.bounds.iter().map(|bound| texts(bound) + size_of::<Bound>()).sum()
-    }
 }
 
 impl Bound {

@@ -118,6 +118,7 @@ impl<V: Clone> ClockCache<V> {
     }
 
     /// Changes the cap, and drops what is over it.
+    #[cfg(test)]
     pub(crate) fn set_size_max(&self, size_max: usize) {
         let mut slots = self.slots.lock();
         slots.size_max = size_max;

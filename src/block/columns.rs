@@ -73,11 +73,6 @@ pub(crate) struct Found {
 }
 
 impl RecentColumns {
-    /// How much memory it takes, in bytes.
-    pub(crate) fn memory_size(&self) -> usize {
-        self.memory_size
-    }
-
     /// A column that was written, is remembered, and holds these times.
     pub(crate) fn find(&self, times: PackedTimes<'_>) -> Result<Option<Found>> {
         let crc = crc32fast::hash(times.bytes);

@@ -61,11 +61,6 @@ impl GroupWriter {
         self.series_count() == GROUP_SERIES_COUNT_MAX || self.page_total >= GROUP_PAGE_COUNT
     }
 
-    /// How much memory it takes, in bytes.
-    pub(crate) fn memory_size(&self) -> usize {
-        self.records.capacity() + self.shared.capacity() * (size_of::<SharedColumn>() + 40)
-    }
-
     /// Starts the next series.
     pub(crate) fn start_series(&mut self, value_type: ValueType) {
         self.types.push(value_type as u64);

@@ -22,9 +22,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use directory::{Group, PageEntry};
-pub(crate) use reader::{BlockReader, Cache, Chunk, GroupKeys};
+pub(crate) use reader::{BlockReader, Cache, GroupKeys};
 pub(crate) use stream::BlockStream;
-pub(crate) use verify::{Damage, Verified, verify};
+pub(crate) use verify::verify;
 pub(crate) use writer::{BlockOptions, BlockWriter};
 
 /// How blocks are read.

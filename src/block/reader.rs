@@ -16,8 +16,8 @@ use crate::block::format::{
     FOOTER_SIZE, Footer, GroupTable, HEADER_SIZE, Header, Section, VERSION, check_crc, decode_header,
 };
 use crate::block::{BlockMeta, BlockPart, ReadMode};
-use crate::chunk::times::{TimeColumnRef, decode_times, encode_times, remove_positions};
-use crate::chunk::{Effort, EncodedPage, TimeColumn, TimesMeta, decode_values};
+use crate::chunk::times::{TimeColumnRef, decode_times, remove_positions};
+use crate::chunk::{TimesMeta, decode_values};
 use crate::error::{Error, Result};
 use crate::fs::{Map, ReadFile};
 use crate::index::{Index, IndexSections};
@@ -159,11 +159,6 @@ impl BlockReader {
     /// The path the file was opened by.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
-    }
-
-    /// How much memory it takes beside the cache, in bytes.
-    pub(crate) fn memory_size(&self) -> usize {
-        size_of::<Self>() + self.bounds.size()
     }
 
     /// Whether a series of the block can satisfy `selector`, without reading: false is certain.

@@ -1,7 +1,7 @@
 //! Writes a block, front to back: pages and directories as they come, then keys, index and footer.
 //!
-//! Called by flush and compaction. Memory is bounded but for the index, which [`BlockWriter::memory_size`]
-//! tells. The file is a temporary one until the caller renames it; dropping the writer removes it.
+//! Called by flush and compaction. Memory is bounded but for the index: some bytes for each tag of a series, and
+//! every tag's text once. The file is a temporary one until the caller renames it; dropping the writer removes it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,25 +124,6 @@ impl BlockWriter {
         footer.page_count += 1;
         footer.sample_count += u64::from(page.count);
         Ok(())
-    }
-
-    /// Bytes written so far; index and footer come on top.
-    pub(crate) fn size(&self) -> u64 {
-        self.out.offset + self.group.memory_size() as u64
-    }
-
-    /// About how much memory the writer takes, and at most takes to finish, in bytes.
-    pub(crate) fn memory_size(&self) -> usize {
-        self.index.memory_size()
-            + self.columns.memory_size()
-            + self.group.memory_size()
-            + self.groups.capacity() * size_of::<GroupEntry>()
-            + self.out.buffer.capacity()
-    }
-
-    /// How many samples were added.
-    pub(crate) fn sample_count(&self) -> u64 {
-        self.footer.sample_count
     }
 
     /// Writes what is left and syncs the file; its directory is for the caller to sync, after renaming.

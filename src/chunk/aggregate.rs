@@ -215,65 +215,65 @@ fn detail_i64(values: &[i64]) -> Option<Detail<i64, i128>> {
     Some(detail)
 }
 
-/// The aggregate of the samples of `earlier` followed by those of `later`, of one type: the step between
-/// the two is tested for a reset. Detail is known where both have it and two doubles hold the sums.
-pub(crate) fn combine(earlier: &PageAggregate, later: &PageAggregate) -> PageAggregate {
-    let ends = match (&earlier.ends, &later.ends) {
-        (Ends::F64(a), Ends::F64(b)) => {
-            Ends::F64(Summary { first: a.first, last: b.last, detail: combine_f64(a, b) })
-        }
-        (Ends::I64(a), Ends::I64(b)) => {
-            Ends::I64(Summary { first: a.first, last: b.last, detail: combine_i64(a, b) })
-        }
-        _ => Ends::Bytes,
-    };
-    PageAggregate {
-        count: earlier.count + later.count,
-        stale_count: earlier.stale_count + later.stale_count,
-        ends,
-    }
-}
-
-type SummaryF64 = Summary<f64, (f64, f64)>;
-type SummaryI64 = Summary<i64, i128>;
-
-fn combine_f64(earlier: &SummaryF64, later: &SummaryF64) -> Option<Detail<f64, (f64, f64)>> {
-    let (a, b) = (earlier.detail.as_ref()?, later.detail.as_ref()?);
-    let reset = later.first < earlier.last;
-    let between = if reset { earlier.last } else { 0.0 };
-    let add = |pairs: [(f64, f64); 3]| {
-        let mut sum = ExactSum::new();
-        pairs.into_iter().for_each(|pair| sum.add_pair(pair));
-        sum.to_pair()
-    };
-    Some(Detail {
-        min: if b.min.total_cmp(&a.min).is_lt() { b.min } else { a.min },
-        max: if b.max.total_cmp(&a.max).is_gt() { b.max } else { a.max },
-        sum: add([a.sum, b.sum, (0.0, 0.0)])?,
-        reset_count: a.reset_count + b.reset_count + u32::from(reset),
-        reset_sum: add([a.reset_sum, b.reset_sum, (between, 0.0)])?,
-    })
-}
-
-fn combine_i64(earlier: &SummaryI64, later: &SummaryI64) -> Option<Detail<i64, i128>> {
-    let (a, b) = (earlier.detail.as_ref()?, later.detail.as_ref()?);
-    let reset = later.first < earlier.last;
-    let between = if reset { i128::from(earlier.last) } else { 0 };
-    Some(Detail {
-        min: a.min.min(b.min),
-        max: a.max.max(b.max),
-        sum: a.sum + b.sum,
-        reset_count: a.reset_count + b.reset_count + u32::from(reset),
-        reset_sum: a.reset_sum + b.reset_sum + between,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::STALE_NAN_BITS;
+
+    /// The aggregate of the samples of `earlier` followed by those of `later`, of one type: the step between
+    /// the two is tested for a reset. Detail is known where both have it and two doubles hold the sums.
+    fn combine(earlier: &PageAggregate, later: &PageAggregate) -> PageAggregate {
+        let ends = match (&earlier.ends, &later.ends) {
+            (Ends::F64(a), Ends::F64(b)) => {
+                Ends::F64(Summary { first: a.first, last: b.last, detail: combine_f64(a, b) })
+            }
+            (Ends::I64(a), Ends::I64(b)) => {
+                Ends::I64(Summary { first: a.first, last: b.last, detail: combine_i64(a, b) })
+            }
+            _ => Ends::Bytes,
+        };
+        PageAggregate {
+            count: earlier.count + later.count,
+            stale_count: earlier.stale_count + later.stale_count,
+            ends,
+        }
+    }
+
+    type SummaryF64 = Summary<f64, (f64, f64)>;
+    type SummaryI64 = Summary<i64, i128>;
+
+    fn combine_f64(earlier: &SummaryF64, later: &SummaryF64) -> Option<Detail<f64, (f64, f64)>> {
+        let (a, b) = (earlier.detail.as_ref()?, later.detail.as_ref()?);
+        let reset = later.first < earlier.last;
+        let between = if reset { earlier.last } else { 0.0 };
+        let add = |pairs: [(f64, f64); 3]| {
+            let mut sum = ExactSum::new();
+            pairs.into_iter().for_each(|pair| sum.add_pair(pair));
+            sum.to_pair()
+        };
+        Some(Detail {
+            min: if b.min.total_cmp(&a.min).is_lt() { b.min } else { a.min },
+            max: if b.max.total_cmp(&a.max).is_gt() { b.max } else { a.max },
+            sum: add([a.sum, b.sum, (0.0, 0.0)])?,
+            reset_count: a.reset_count + b.reset_count + u32::from(reset),
+            reset_sum: add([a.reset_sum, b.reset_sum, (between, 0.0)])?,
+        })
+    }
+
+    fn combine_i64(earlier: &SummaryI64, later: &SummaryI64) -> Option<Detail<i64, i128>> {
+        let (a, b) = (earlier.detail.as_ref()?, later.detail.as_ref()?);
+        let reset = later.first < earlier.last;
+        let between = if reset { i128::from(earlier.last) } else { 0 };
+        Some(Detail {
+            min: a.min.min(b.min),
+            max: a.max.max(b.max),
+            sum: a.sum + b.sum,
+            reset_count: a.reset_count + b.reset_count + u32::from(reset),
+            reset_sum: a.reset_sum + b.reset_sum + between,
+        })
+    }
 
     fn detail(values: &[f64]) -> Option<Detail<f64, (f64, f64)>> {
         match aggregate_of(ColumnSlice::F64(values)).ends {

@@ -36,6 +36,7 @@ pub(crate) fn strictly_rises(times: &[i64]) -> bool {
 }
 
 /// Applies the rule to samples in order of commit: sorts by time, later duplicates win.
+#[cfg(test)]
 pub(crate) fn sort_columns(times: &mut Vec<i64>, values: &mut Column) {
     if strictly_rises(times) {
         return;
@@ -79,7 +80,7 @@ impl<'a> ColumnSlice<'a> {
     }
 
     /// The values `start..end` of these, which lie inside.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn slice(self, start: usize, end: usize) -> Self {
         match self {
             ColumnSlice::F64(values) => ColumnSlice::F64(&values[start..end]),

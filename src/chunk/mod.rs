@@ -13,7 +13,7 @@ pub(crate) mod record;
 pub(crate) mod times;
 
 pub(crate) use crate::codec::choose::{Effort, Encoding};
-pub(crate) use aggregate::{Detail, Ends, PageAggregate, Summary, aggregate_of, combine};
+pub(crate) use aggregate::{Detail, Ends, PageAggregate, Summary, aggregate_of};
 pub(crate) use cut::cut_pages;
 pub(crate) use page::{EncodedPage, PAGE_SAMPLE_COUNT_MAX, decode_values, encode_page};
 pub(crate) use record::{Context, PageMeta, SharedColumn, TimesMeta, put_page_meta, read_page_meta};

@@ -50,12 +50,6 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// How many bytes [`put_uvarint`] writes for `value`.
-pub(crate) const fn uvarint_size(value: u64) -> usize {
-    let bits = 64 - (value | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
-}
-
 /// 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
 #[inline]
 pub(crate) const fn zigzag(value: i64) -> u64 {
@@ -239,7 +233,6 @@ mod tests {
         let mut out = Vec::new();
         put_uvarint(&mut out, value);
         assert_eq!(out, expected);
-        assert_eq!(uvarint_size(value), expected.len());
         let mut reader = Reader::new(&out);
         assert_eq!(reader.uvarint().unwrap(), value);
         assert!(reader.finish().is_ok());

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 /// The log of edits that says which files are live.
 pub(crate) const MANIFEST: &str = "MANIFEST";
-/// The next manifest, until it is renamed.
-pub(crate) const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 /// What the one writer locks.
 pub(crate) const LOCK: &str = "LOCK";
 /// The directory of log segments.
@@ -91,7 +89,7 @@ mod tests {
             assert_eq!(parse_block(name), None, "{name}");
         }
         assert!(is_temporary(&temporary(&block(1))));
-        assert_eq!(temporary(MANIFEST), MANIFEST_TEMPORARY);
+        assert_eq!(temporary(MANIFEST), "MANIFEST.tmp");
         assert!(!is_temporary(MANIFEST));
     }
 }

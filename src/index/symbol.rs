@@ -31,7 +31,6 @@ pub(crate) fn name_symbol(name: &[u8]) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
     ids: HashMap<Box<[u8]>, u32>,
-    text_size: usize,
 }
 
 impl Interner {
@@ -46,18 +45,7 @@ impl Interner {
         let id = u32::try_from(self.ids.len()).ok().filter(|id| *id < u32::MAX);
         let id = id.ok_or_else(|| Error::limit_exceeded("a block takes at most 2^32 - 1 different tags"))?;
         self.ids.insert(text.into(), id);
-        self.text_size += text.len();
         Ok(id)
-    }
-
-    /// How many texts there are.
-    pub(crate) fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// About how many bytes of memory it takes: text, map entry and its spare room, allocator's header.
-    pub(crate) fn memory_size(&self) -> usize {
-        self.text_size + self.ids.capacity() * (size_of::<(Box<[u8]>, u32)>() + 1) + self.ids.len() * 16
     }
 
     /// All texts with their numbers, sorted by text.

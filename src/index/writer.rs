@@ -61,17 +61,6 @@ impl IndexWriter {
         self.ends.len() as u32
     }
 
-    /// About how much memory it takes, in bytes, and at most how much more [`IndexWriter::sort`] and what
-    /// follows will take.
-    pub(crate) fn memory_size(&self) -> usize {
-        let pass = (2 * self.ids.len()).min(POSTINGS_PASS_COUNT) * size_of::<u32>();
-        // An array of roaring takes two bytes an ordinal; keys are mostly runs.
-        let postings = 2 * self.ids.len() + self.interner.len() * 8;
-        let symbols = self.interner.len() * (size_of::<Box<[u8]>>() + 4 * size_of::<u32>());
-        let building = pass + postings + symbols;
-        self.interner.memory_size() + self.ids.capacity() * 4 + self.ends.capacity() * 8 + building
-    }
-
     /// Ends the adding and gives every symbol its rank.
     ///
     /// # Errors
