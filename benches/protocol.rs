@@ -77,6 +77,7 @@ fn line(c: &mut Criterion) {
 
 #[cfg(feature = "cli")]
 fn csv(c: &mut Criterion) {
+    use icecore::ValueRef;
     use icecore::protocol::csv::{Mapping, Rows};
     let header = "series,tags,timestamp_ms,value\n".to_owned();
     let file = header
@@ -89,7 +90,11 @@ fn csv(c: &mut Criterion) {
         while let Some(row) = rows.next_row().unwrap() {
             let row = row.unwrap();
             series_count += usize::from(row.series_changed);
-            sum += row.samples().map(|(_, value)| value).sum::<f64>();
+            let value = |(_, value): (usize, ValueRef<'_>)| match value {
+                ValueRef::F64(value) => value,
+                other => panic!("the column holds doubles, not {other:?}"),
+            };
+            sum += row.samples().map(value).sum::<f64>();
         }
         (series_count, sum)
     };
