@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::{Input, only_corruption};
 use crate::error::Result;
 use crate::fs::{Fs, MemoryFs, name};
 use crate::head::{Head, Registry, Replay};
 use crate::model::{SeriesKey, ValueType};
+use crate::sync::RwLock;
 use crate::wal::{
     BatchColumns, Chain, Definition, FrameHeader, FrameKind, LogEnd, SegmentCopy, SegmentHeader,
     decode_batch, decode_delete, decode_metadata, encode_batch, encode_delete, encode_metadata, put_frame,
