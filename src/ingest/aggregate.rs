@@ -4,8 +4,10 @@
 //! histogram, sets count distinct members from one write to the next. Used by the tagged client that writes into a
 //! sink and by the UDP listener; it has no clock, thread or lock of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use crate::ingest::DEFAULT_BUCKETS;
 use crate::ingest::sink::Point;

@@ -14,8 +14,10 @@ use super::budget::{Budget, Reservation};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::body::{Encoding, decode_reserving};
 
-/// Bodies above this size are decompressed without holding up the other requests of the thread.
-const INLINE_SIZE_MAX: usize = 256 * 1024;
+/// Bodies up to this size, in bytes, are worked on at once.
+const INLINE_SIZE_MAX: usize = 64 * 1024;
+/// The same of compressed bodies, which may become a thousand times as large.
+const INLINE_PACKED_SIZE_MAX: usize = 8 * 1024;
 
 /// Limits of one body.
 #[derive(Clone, Copy, Debug)]
@@ -86,10 +88,61 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     })
 }
 
-/// Collects `body` and decompresses it.
+/// A whole body as it was sent. Its memory is counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct SentBody {
+    encoding: Encoding,
+    bytes: Bytes,
+    reservation: Reservation,
+}
+
+impl SentBody {
+    /// Whether working on it takes so long that other requests of the thread should not wait for it.
+    pub(super) fn is_large(&self) -> bool {
+        let size_max =
+            if self.encoding == Encoding::Identity { INLINE_SIZE_MAX } else { INLINE_PACKED_SIZE_MAX };
+        self.bytes.len() > size_max
+    }
+
+    /// Decompresses it.
+    ///
+    /// # Errors
+    /// 413 over the size, 503 when `budget` is used up, 400 when it is damaged.
+    pub(super) fn decode(self, limits: BodyLimits, budget: &Budget) -> Result<PlainBody, Refusal> {
+        if self.encoding == Encoding::Identity {
+            return Ok(PlainBody { bytes: self.bytes, _reservation: self.reservation });
+        }
+        let mut plain = budget.reservation();
+        let grow = &mut |size| plain.grow(size);
+        let decoded = decode_reserving(self.encoding, &self.bytes, limits.size_max, grow)?.into_owned();
+        Ok(PlainBody { bytes: decoded.into(), _reservation: plain })
+    }
+}
+
+/// Collects `body`, which is in `encoding`.
 ///
 /// # Errors
-/// 413 over the size, 408 when it comes too slowly, 503 when `budget` is used up, 400 when it breaks off or is damaged.
+/// 413 over the size, 408 when it comes too slowly, 503 when `budget` is used up, 400 when it breaks off.
+pub(super) async fn receive(
+    encoding: Encoding,
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+    budget: &Budget,
+) -> Result<SentBody, Refusal> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|size| size > limits.size_max) {
+        return Err(Refusal::too_big(limits.size_max));
+    }
+    let mut reservation = budget.reservation();
+    let bytes = receive_bytes(body, limits, &mut reservation).await?;
+    Ok(SentBody { encoding, bytes, reservation })
+}
+
+/// Collects `body` and decompresses it, for requests that read.
+///
+/// # Errors
+/// As [`receive`] and [`SentBody::decode`].
 pub(super) async fn collect(
     encoding: Encoding,
     headers: &HeaderMap,
@@ -97,29 +150,15 @@ pub(super) async fn collect(
     limits: BodyLimits,
     budget: &Budget,
 ) -> Result<PlainBody, Refusal> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|size| size > limits.size_max) {
-        return Err(Refusal::too_big(limits.size_max));
+    let sent = receive(encoding, headers, body, limits, budget).await?;
+    if sent.is_large() {
+        return tokio::task::block_in_place(|| sent.decode(limits, budget));
     }
-    let mut reservation = budget.reservation();
-    let sent = receive(body, limits, &mut reservation).await?;
-    if encoding == Encoding::Identity {
-        return Ok(PlainBody { bytes: sent, _reservation: reservation });
-    }
-    let decode = || {
-        let mut plain = budget.reservation();
-        let decoded = decode_reserving(encoding, &sent, limits.size_max, &mut |size| plain.grow(size))?;
-        Ok((decoded.into_owned(), plain))
-    };
-    let decoded: crate::Result<_> =
-        if sent.len() > INLINE_SIZE_MAX { tokio::task::block_in_place(decode) } else { decode() };
-    let (plain, plain_reservation) = decoded?;
-    drop(reservation);
-    Ok(PlainBody { bytes: plain.into(), _reservation: plain_reservation })
+    sent.decode(limits, budget)
 }
 
 /// The bytes as sent. A body that arrives in one piece is not copied.
-async fn receive(
+async fn receive_bytes(
     mut body: Body,
     limits: BodyLimits,
     reservation: &mut Reservation,

@@ -74,7 +74,7 @@ fn lines(frame: &Frame, parts: &Parts, body: &[u8], default: Precision) -> Resul
             Error::invalid_input(format!("precision {name:?}; there are ns, us, ms, s and auto"))
         })?,
     };
-    let mut intake = Intake::new(frame.env.stamp());
+    let mut intake = Intake::of_request(frame, frame.env.stamp());
     for line in Parser::new(body, precision, intake.now()) {
         let mut point = match line {
             Ok(point) => point,
@@ -94,14 +94,14 @@ fn lines(frame: &Frame, parts: &Parts, body: &[u8], default: Precision) -> Resul
             }
         }
     }
-    intake.commit(&frame.db)?;
+    intake.commit(frame)?;
     Ok(intake)
 }
 
 fn text(frame: &Frame, parts: &Parts, body: &[u8]) -> Result<Intake> {
     let content_type =
         parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut intake = Intake::new(frame.env.clock.now());
+    let mut intake = Intake::of_request(frame, frame.env.clock.now());
     let mut metadata: BTreeMap<String, Metadata> = BTreeMap::new();
     for entry in Lines::new(body, Format::from_content_type(content_type)) {
         match entry {
@@ -125,7 +125,7 @@ fn text(frame: &Frame, parts: &Parts, body: &[u8]) -> Result<Intake> {
             }
         }
     }
-    intake.commit(&frame.db)?;
+    intake.commit(frame)?;
     for (name, metadata) in metadata {
         match frame.describe(&name, metadata) {
             Err(error) if error.kind() != ErrorKind::InvalidInput => return Err(error),

@@ -73,9 +73,6 @@ use reading::Readings;
 use sessions::SessionHandles;
 use statsd::{Listener, StatsdCounts};
 
-/// Requests with bodies above this size are worked on without holding up the other requests of the thread.
-const INLINE_SIZE_MAX: usize = 64 * 1024;
-
 /// How often live groups of the Pushgateway world are written again.
 const GROUP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait after the system had no file or memory for a connection.
@@ -138,6 +135,14 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// One body. A real client sends 75 MB at once.
     pub body: BodyLimits,
+    /// Samples of one request: with the keys of their series they take some hundred bytes each while it is read.
+    pub sample_count_max: usize,
+    /// Series of one request of remote write, each entry counting.
+    pub series_count_max: usize,
+    /// How far ahead of the server's clock a sample may be.
+    pub time_ahead_max: Duration,
+    /// How long a client may leave unread what it is sent. Linux only.
+    pub write_timeout: Duration,
     /// Requests that read at once; further ones wait for their turn. As Prometheus has it.
     pub query_count_max: usize,
     /// How long one of them may take, waiting included. As Prometheus has it.
@@ -163,6 +168,10 @@ impl Default for Limits {
                 idle_timeout: Duration::from_secs(30),
                 timeout: Duration::from_secs(300),
             },
+            sample_count_max: 4 << 20,
+            series_count_max: 1 << 20,
+            time_ahead_max: Duration::from_secs(24 * 3600),
+            write_timeout: Duration::from_secs(60),
             query_count_max: 20,
             query_timeout: Duration::from_secs(120),
             query_sample_count_max: 50_000_000,
@@ -181,6 +190,8 @@ struct Frame {
     durability: Durability,
     budget: Budget,
     requests: Semaphore,
+    /// For work on large bodies: as many at once as there are processors, so that each is soon done with its memory.
+    large: Semaphore,
     handles: Handles,
     known_metadata: KnownMetadata,
     deltas: Deltas,
@@ -210,16 +221,16 @@ impl Frame {
             readings: Arc::new(Readings::new(limits.query_count_max)),
             budget: Budget::new(limits.bodies_size_max),
             requests: Semaphore::new(limits.request_count_max),
+            large: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             options,
         })
     }
 }
 
 impl Frame {
-    /// Runs `work` of a request of `size` bytes. What is large, or waits for the device, does not hold up the thread's
-    /// other requests.
-    fn run<T>(&self, size: usize, work: impl FnOnce() -> T) -> T {
-        if size > INLINE_SIZE_MAX || self.durability == Durability::Sync {
+    /// Runs `work` of a request. What is large, or waits for the device, does not hold up the thread's other requests.
+    fn run<T>(&self, is_large: bool, work: impl FnOnce() -> T) -> T {
+        if is_large || self.durability == Durability::Sync {
             tokio::task::block_in_place(work)
         } else {
             work()
@@ -248,10 +259,18 @@ async fn take_encoded(
     handle: impl FnOnce(&Parts, &[u8]) -> Response<Body>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    match body::collect(encoding, &parts.headers, body, frame.options.limits.body, &frame.budget).await {
-        Ok(plain) => frame.run(plain.len(), || handle(&parts, &plain)),
+    let limits = frame.options.limits.body;
+    let sent = match body::receive(encoding, &parts.headers, body, limits, &frame.budget).await {
+        Ok(sent) => sent,
+        Err(refusal) => return refuse_body(&refusal, &parts),
+    };
+    let is_large = sent.is_large();
+    // The semaphore is never closed.
+    let _turn = if is_large { frame.large.acquire().await.ok() } else { None };
+    frame.run(is_large, || match sent.decode(limits, &frame.budget) {
+        Ok(plain) => handle(&parts, &plain),
         Err(refusal) => refuse_body(&refusal, &parts),
-    }
+    })
 }
 
 fn refuse_body(refusal: &body::Refusal, parts: &Parts) -> Response<Body> {
@@ -375,6 +394,8 @@ fn serve(
 ) {
     // Answers are short and come in one write, so that Nagle's wait can only harm. A failure leaves it as it was.
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_timeout));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)

@@ -51,12 +51,12 @@ pub(super) async fn export(State(frame): State<Arc<Frame>>, request: Request) ->
 
 fn store(frame: &Frame, form: Form, body: &[u8]) -> Result<Outcome> {
     let mut sums = frame.deltas.0.lock();
-    let intake = Intake::new(frame.env.stamp());
+    let intake = Intake::of_request(frame, frame.env.stamp());
     let mut store = Store { intake, sums: &sums, changed: HashMap::new(), metadata: Vec::new() };
     let now = store.intake.now();
     let outcome = decode(form, body, now, &mut store)?;
     let Store { mut intake, changed, metadata, .. } = store;
-    intake.commit(&frame.db)?;
+    intake.commit(frame)?;
     sums.extend(changed);
     drop(sums);
     for (name, metadata) in metadata {

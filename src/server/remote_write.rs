@@ -1,7 +1,8 @@
 //! Prometheus remote write, in: `POST /api/v1/write`.
 //!
 //! Answers as the specifications have it: 204 when all is stored; 400 when a part was refused, which senders do not try
-//! again, the good series being stored; for 2.0 with the counts of what was written.
+//! again, 429 when it was for a limit of the database, the good series being stored; for 2.0 with the counts of what was
+//! written.
 
 use std::sync::Arc;
 
@@ -13,17 +14,23 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::answer::{World, refuse, status};
 use super::handles::{Generations, Handle, Place};
 use super::import::empty;
-use super::intake::{Refused, check_time, time_max};
+use super::intake::{Refused, Room, Times};
 use super::{Frame, take};
 use crate::db::Batch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{SeriesKey, Timestamp};
+use crate::model::SeriesKey;
 use crate::protocol::remote_write::{
     Entry, HISTOGRAM_REFUSED, Labels, Limits, MetricMetadata, Sample, TimeSeries, Version, WriteRequest,
 };
 
 /// Samples of one record of the log: with 16 bytes each some 3 MiB.
 const PART_SAMPLE_COUNT: usize = 200_000;
+
+/// Memory that a series takes while its request is read, and with its handle if it is new, in bytes.
+const SERIES_SIZE: usize = 24;
+const NEW_SERIES_SIZE: usize = 400;
+/// Memory that a sample takes while its request is read, and in the batch, in bytes.
+const SAMPLE_SIZE: usize = 40;
 
 /// Takes a request.
 pub(super) async fn write(State(frame): State<Arc<Frame>>, request: Request) -> Response<Body> {
@@ -54,7 +61,10 @@ impl Stored {
         let mut answer = if self.refused.count == 0 {
             empty(StatusCode::NO_CONTENT)
         } else {
-            refuse(World::Text, StatusCode::BAD_REQUEST, &self.refused.summary("series"), headers)
+            // What was refused for a limit of the database may be taken later.
+            let limited = self.refused.by_limit;
+            let status = if limited { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::BAD_REQUEST };
+            refuse(World::Text, status, &self.refused.summary("series"), headers)
         };
         if version == Version::V2 {
             let more = answer.headers_mut();
@@ -93,13 +103,19 @@ struct Reading<'f, 'a> {
     /// The series before.
     last: Option<Place>,
     labels: Labels<'a>,
-    time_max: Timestamp,
+    times: Times,
+    room: Room,
 }
 
 fn store(frame: &Frame, version: Version, body: &[u8]) -> Result<Stored> {
+    let limits = Limits {
+        series_count_max: frame.options.limits.series_count_max,
+        sample_count_max: frame.options.limits.sample_count_max,
+        ..Limits::default()
+    };
     let mut reading = Reading {
         frame,
-        request: WriteRequest::new(version, body, Limits::default())?,
+        request: WriteRequest::new(version, body, limits).map_err(for_good)?,
         known: frame.handles.at(frame.env.clock.monotonic()),
         new: Vec::new(),
         found: Vec::new(),
@@ -108,12 +124,13 @@ fn store(frame: &Frame, version: Version, body: &[u8]) -> Result<Stored> {
         refused: Refused::default(),
         last: None,
         labels: Labels::default(),
-        time_max: time_max(frame.env.clock.now()),
+        times: Times::new(frame, frame.env.clock.now()),
+        room: Room::new(frame),
     };
     loop {
         let expected = reading.known.after(reading.last);
         let (place, labels) = expected.map_or((None, &[][..]), |(place, labels)| (Some(place), labels));
-        match reading.request.next_expecting(labels)? {
+        match reading.request.next_expecting(labels).map_err(for_good)? {
             None => break,
             Some(Entry::Metadata(entry)) => reading.metadata.push(entry),
             Some(Entry::Series(series)) => {
@@ -124,9 +141,19 @@ fn store(frame: &Frame, version: Version, body: &[u8]) -> Result<Stored> {
             }
         }
     }
+    reading.room.check()?;
     let sample_count = reading.write()?;
     store_metadata(frame, &reading.metadata)?;
     Ok(Stored { sample_count, refused: reading.refused })
+}
+
+/// A request over a limit of one request is wrong for good, so that no sender tries it again.
+#[cold]
+fn for_good(error: Error) -> Error {
+    if error.kind() != ErrorKind::LimitExceeded {
+        return error;
+    }
+    Error::invalid_input(format!("{error} (--request-series-count-max, --request-sample-count-max)"))
 }
 
 impl<'a> Reading<'_, 'a> {
@@ -153,10 +180,11 @@ impl<'a> Reading<'_, 'a> {
     }
 
     fn samples(&mut self, series: &TimeSeries<'a>) -> Result<()> {
+        self.room.take(series.sample_count, SERIES_SIZE + series.sample_count * SAMPLE_SIZE)?;
         let start = self.samples.len();
         series.append_samples(&mut self.samples)?;
         let own = self.samples.get(start..).unwrap_or_default();
-        own.iter().try_for_each(|sample| check_time(sample.time, self.time_max))
+        own.iter().try_for_each(|sample| self.times.check(sample.time))
     }
 
     /// Finds a handle by the bytes of the labels, or by name and tags and keeps it for them.
@@ -181,6 +209,7 @@ impl<'a> Reading<'_, 'a> {
     }
 
     fn look_up_new(&mut self, series: &TimeSeries<'a>) -> Result<Where> {
+        self.room.take(0, NEW_SERIES_SIZE)?;
         let handle = self.handle(series)?;
         // What cannot be read of the metadata is no reason to refuse the samples.
         self.metadata.extend(self.request.metadata(series, self.labels.name).ok().flatten());

@@ -147,7 +147,7 @@ pub(super) async fn read(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let read = frame.run(usize::MAX, || Ok(frame.db.session(parse_id(&id)?)?.to_json()));
+    let read = frame.run(true, || Ok(frame.db.session(parse_id(&id)?)?.to_json()));
     answer(read.map_err(|error| hint(error, &id)), &headers)
 }
 
@@ -157,7 +157,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let deleted = frame.run(usize::MAX, || {
+    let deleted = frame.run(true, || {
         let id = parse_id(&id)?;
         frame.sessions.0.lock().forget(id);
         frame.db.delete_session(id)
@@ -168,8 +168,13 @@ pub(super) async fn delete(
 /// `GET /api/sessions`: the newest first, filtered by `product`, `version`, `hostname`, `machine_id`, `status`, `from` and
 /// `to`, page by page by `before` and `limit`.
 pub(super) async fn list(State(frame): State<Arc<Frame>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
+<<<<<<< HEAD
     let listed = filter_of(&frame, &uri).and_then(|filter| {
         let sessions = frame.run(usize::MAX, || frame.db.sessions(&filter))?;
+=======
+    let listed = filter_of(&uri).and_then(|filter| {
+        let sessions = frame.run(true, || frame.db.sessions(&filter))?;
+>>>>>>> 8cd5d99 (server: bound what requests become while read; make every limit an option)
         Ok(Value::from(sessions.iter().map(|summary| summary.to_json()).collect::<Vec<_>>()))
     });
     answer(listed, &headers)
@@ -181,8 +186,13 @@ pub(super) async fn list_whole(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
+<<<<<<< HEAD
     let listed = filter_of(&frame, &uri).and_then(|filter| {
         frame.run(usize::MAX, || {
+=======
+    let listed = filter_of(&uri).and_then(|filter| {
+        frame.run(true, || {
+>>>>>>> 8cd5d99 (server: bound what requests become while read; make every limit an option)
             let sessions = frame.db.sessions(&filter)?;
             let views = sessions.iter().map(|summary| Ok(frame.db.session(summary.id)?.to_json()));
             Ok(Value::from(views.collect::<Result<Vec<_>>>()?))

@@ -2,6 +2,7 @@
 //! what is tested is mostly what no well-behaved client sends.
 
 mod openapi;
+mod overload;
 mod prometheus;
 mod reading;
 mod schema;

@@ -3,7 +3,7 @@
 
 #[cfg(feature = "client")]
 mod clients;
+mod guards;
 mod kill;
-mod options;
 mod served;
 mod stop;

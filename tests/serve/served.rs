@@ -31,10 +31,22 @@ impl Served {
     /// As [`Served::start`], at an address where one has listened before.
     #[track_caller]
     pub(crate) fn start_at(listen: SocketAddr, data: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(listen, data, arguments, &[])
+    }
+
+    /// As [`Served::start`], with variables of the environment.
+    #[track_caller]
+    pub(crate) fn start_in(data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::spawn(SocketAddr::from(([127, 0, 0, 1], 0)), data, arguments, variables)
+    }
+
+    #[track_caller]
+    fn spawn(listen: SocketAddr, data: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_icecore"))
             .args(["serve", "--listen", &listen.to_string(), "--statsd", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -55,6 +55,42 @@ pub(crate) struct Serve {
     /// Most requests under way at once.
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().request_count_max, env = "ICECORE_REQUEST_COUNT_MAX")]
     request_count_max: usize,
+    /// Most connections; further ones wait.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().connection_count_max, env = "ICECORE_CONNECTION_COUNT_MAX")]
+    connection_count_max: usize,
+    /// Size of all headers of a request, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().header_size_max, env = "ICECORE_HEADER_SIZE_MAX")]
+    header_size_max: usize,
+    /// Longest that the headers of a request may take to arrive; a connection may idle as long.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, env = "ICECORE_HEADER_TIMEOUT")]
+    header_timeout: Duration,
+    /// Longest that nothing of a request body may arrive.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "ICECORE_BODY_IDLE_TIMEOUT")]
+    body_idle_timeout: Duration,
+    /// Longest that a client may leave unread what it is sent.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, env = "ICECORE_WRITE_TIMEOUT")]
+    write_timeout: Duration,
+    /// Longest that requests under way may take after the server was told to stop.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "ICECORE_SHUTDOWN_TIMEOUT")]
+    shutdown_timeout: Duration,
+    /// Most samples of one request.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().sample_count_max, env = "ICECORE_REQUEST_SAMPLE_COUNT_MAX")]
+    request_sample_count_max: usize,
+    /// Most series of one request of remote write.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().series_count_max, env = "ICECORE_REQUEST_SERIES_COUNT_MAX")]
+    request_series_count_max: usize,
+    /// How far ahead of the server's clock a sample may be.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration, env = "ICECORE_TIME_AHEAD_MAX")]
+    time_ahead_max: Duration,
+    /// Most series alive at once; samples of further ones are answered with 429.
+    #[arg(long, value_name = "COUNT", default_value_t = icecore::Options::default().series_count_max, env = "ICECORE_SERIES_COUNT_MAX")]
+    series_count_max: u64,
+    /// Memory of what is not on disk yet, of the registry of series and of caches, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = icecore::Options::default().memory_size_max, env = "ICECORE_MEMORY_SIZE_MAX")]
+    memory_size_max: usize,
+    /// Most that the directory may take, in bytes; the oldest samples go. As much as fits unless it is given.
+    #[arg(long, value_name = "BYTES", env = "ICECORE_DISK_SIZE_MAX")]
+    disk_size_max: Option<u64>,
     /// Requests that read at once; further ones wait for their turn.
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().query_count_max, env = "ICECORE_QUERY_COUNT_MAX")]
     query_count_max: usize,
@@ -143,6 +179,14 @@ fn options(arguments: &Serve) -> Outcome<Options> {
         bodies_size_max: arguments.bodies_size_max,
         request_count_max: arguments.request_count_max,
         query_count_max: arguments.query_count_max,
+        connection_count_max: arguments.connection_count_max,
+        header_size_max: arguments.header_size_max,
+        header_timeout: arguments.header_timeout,
+        write_timeout: arguments.write_timeout,
+        shutdown_timeout: arguments.shutdown_timeout,
+        sample_count_max: arguments.request_sample_count_max,
+        series_count_max: arguments.request_series_count_max,
+        time_ahead_max: arguments.time_ahead_max,
         query_timeout: arguments.query_timeout,
         query_sample_count_max: arguments.query_samples_max,
         query_memory_max: arguments.query_memory_max,
@@ -150,6 +194,7 @@ fn options(arguments: &Serve) -> Outcome<Options> {
     };
     limits.body.size_max = arguments.body_size_max;
     limits.body.timeout = arguments.body_timeout;
+    limits.body.idle_timeout = arguments.body_idle_timeout;
     Ok(Options {
         listen: arguments.listen,
         allowed_hosts: arguments.allow_hosts.clone(),
@@ -172,6 +217,9 @@ fn database_options(arguments: &Serve) -> icecore::Options {
     icecore::Options {
         durability,
         retention: arguments.retention,
+        series_count_max: arguments.series_count_max,
+        memory_size_max: arguments.memory_size_max,
+        disk_size_max: arguments.disk_size_max,
         read_mode: ReadMode::Map,
         ..icecore::Options::default()
     }

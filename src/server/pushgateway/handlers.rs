@@ -49,7 +49,7 @@ pub(in crate::server) async fn post(State(frame): State<Arc<Frame>>, request: Re
 pub(in crate::server) async fn delete(State(frame): State<Arc<Frame>>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     let deleted = group_of(request.uri().path()).and_then(|key| {
-        frame.run(0, || {
+        frame.run(false, || {
             let mut groups = frame.groups.lock();
             let Some(change) = groups.delete(&key, frame.env.stamp())? else { return Ok(()) };
             store(&frame, &change, Some(&key))?;
@@ -139,7 +139,7 @@ fn parse<'b>(content_type: &str, body: &'b [u8]) -> Result<Vec<Family<'b>>> {
 
 /// Writes the points of a change, and the new shape of the group `shape` if it is given.
 fn store(frame: &Frame, change: &Change, shape: Option<&GroupKey>) -> Result<()> {
-    let mut intake = Intake::new(frame.env.stamp());
+    let mut intake = Intake::of_request(frame, frame.env.stamp());
     for point in &change.points {
         intake.put_key(&point.key, point.time, ValueRef::F64(point.value))?;
     }
@@ -149,7 +149,7 @@ fn store(frame: &Frame, change: &Change, shape: Option<&GroupKey>) -> Result<()>
         let now = intake.now();
         intake.put(SHAPE_NAME, &[(SHAPE_KEY, &labels)], now, ValueRef::Bytes(event.as_bytes()))?;
     }
-    intake.commit(&frame.db)
+    intake.commit(frame)
 }
 
 /// Writes the values of all live groups once more.
@@ -158,12 +158,12 @@ fn store(frame: &Frame, change: &Change, shape: Option<&GroupKey>) -> Result<()>
 /// As [`Db::write`](crate::Db::write).
 pub(in crate::server) fn repeat(frame: &Frame) -> Result<()> {
     let groups = frame.groups.lock();
-    let mut intake = Intake::new(frame.env.stamp());
+    let mut intake = Intake::new(frame, frame.env.stamp());
     let now = intake.now();
     for point in groups.points(now)? {
         intake.put_key(&point.key, now, ValueRef::F64(point.value))?;
     }
-    intake.commit(&frame.db)
+    intake.commit(frame)
 }
 
 /// Reads the groups that were live when the database was closed.

@@ -5,7 +5,7 @@ use crate::model::{STALE_NAN_BITS, Selector, Timestamp, is_stale};
 use crate::protocol::protobuf::{put_bytes, put_double, put_int};
 
 /// Every sample of `selector` as `name{tags} value value`, integers and doubles alike, sorted.
-fn stored(server: &Running, selector: impl Into<Selector>) -> Vec<String> {
+pub(super) fn stored(server: &Running, selector: impl Into<Selector>) -> Vec<String> {
     let result = server.frame.db.query(selector).stream().unwrap();
     let mut lines = Vec::new();
     for piece in result {
@@ -46,9 +46,9 @@ fn sample(value: f64, millis: i64) -> Vec<u8> {
 
 /// A remote write 1.0 request with one series for each item.
 /// Labels and samples of one series.
-type TestSeries<'a> = (&'a [(&'a str, &'a str)], &'a [(f64, i64)]);
+pub(super) type TestSeries<'a> = (&'a [(&'a str, &'a str)], &'a [(f64, i64)]);
 
-fn write_request(series: &[TestSeries<'_>]) -> Vec<u8> {
+pub(super) fn write_request(series: &[TestSeries<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (pairs, samples) in series {
         let mut message = labels(pairs);
@@ -60,12 +60,12 @@ fn write_request(series: &[TestSeries<'_>]) -> Vec<u8> {
     out
 }
 
-fn snappy(body: &[u8]) -> Vec<u8> {
+pub(super) fn snappy(body: &[u8]) -> Vec<u8> {
     snap::raw::Encoder::new().compress_vec(body).unwrap()
 }
 
-const SNAPPY: &str = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n";
-const MILLIS: i64 = 1_704_067_200_000;
+pub(super) const SNAPPY: &str = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n";
+pub(super) const MILLIS: i64 = 1_704_067_200_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_write_stores_every_bit() {

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::model::{Column, Match, Selector, SeriesKey, TimeRange, Timestamp, ValueRef, ValueType};
 use crate::server::answer::{World, is_version, json_answer, refuse, status};
 use crate::server::import::{empty, pairs_of};
-use crate::server::intake::{Intake, check_time, time_max};
+use crate::server::intake::{Intake, Room, Times};
 use crate::server::{Frame, take};
 
 /// The events that say which metrics were created: tags `project` and `metric`, the metric as JSON; `null` is deleted.
@@ -53,7 +53,7 @@ pub(in crate::server) async fn read(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let read = check_version(&version).and_then(|()| frame.run(usize::MAX, || data(&frame, &project, &uri)));
+    let read = check_version(&version).and_then(|()| frame.run(true, || data(&frame, &project, &uri)));
     answer(read.map(|body| json_answer(StatusCode::OK, &body)), &headers)
 }
 
@@ -66,7 +66,7 @@ pub(in crate::server) async fn search(
 ) -> Response<Body> {
     let found = check_version(&version).and_then(|()| {
         let query = SearchQuery::parse(&pairs_of(&uri))?;
-        let keys = frame.run(usize::MAX, || series_of(&frame, &project, query.metric.as_deref()))?;
+        let keys = frame.run(true, || series_of(&frame, &project, query.metric.as_deref()))?;
         let matching = keys.iter().filter(|key| query.matches(key)).skip(query.offset).take(query.limit);
         Ok(Value::from(matching.map(series_json).collect::<Vec<_>>()))
     });
@@ -80,7 +80,7 @@ pub(in crate::server) async fn delete_series(
     headers: HeaderMap,
 ) -> Response<Body> {
     let deleted = check_version(&version).and_then(|()| {
-        frame.run(usize::MAX, || {
+        frame.run(true, || {
             let keys = series_of(&frame, &project, None)?;
             let key = keys.iter().find(|key| series_id(key).to_string() == id);
             let key = key.ok_or_else(|| Error::not_found(format!("there is no time series {id}")))?;
@@ -116,7 +116,7 @@ pub(in crate::server) async fn list_metrics(
     headers: HeaderMap,
 ) -> Response<Body> {
     let list = check_version(&version).and_then(|()| {
-        frame.run(usize::MAX, || {
+        frame.run(true, || {
             let metrics = metrics(&frame, &project)?;
             Ok(Value::from(metrics.values().map(|metric| detail_json(&project, metric)).collect::<Vec<_>>()))
         })
@@ -130,8 +130,7 @@ pub(in crate::server) async fn get_metric(
     Path((version, project, name)): PlaceOf,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let metric =
-        check_version(&version).and_then(|()| frame.run(usize::MAX, || metric(&frame, &project, &name)));
+    let metric = check_version(&version).and_then(|()| frame.run(true, || metric(&frame, &project, &name)));
     answer(metric.map(|metric| json_answer(StatusCode::OK, &detail_json(&project, &metric))), &headers)
 }
 
@@ -160,7 +159,7 @@ pub(in crate::server) async fn delete_metric(
     headers: HeaderMap,
 ) -> Response<Body> {
     let deleted = check_version(&version).and_then(|()| {
-        frame.run(usize::MAX, || {
+        frame.run(true, || {
             metric(&frame, &project, &name)?;
             save(&frame, &project, &name, None)?;
             frame
@@ -185,13 +184,15 @@ fn check_version(version: &str) -> Result<()> {
 
 /// Stores a body whole: it is read and checked to its end before anything is written.
 fn store(frame: &Frame, project: &str, body: &[u8]) -> Result<()> {
-    let latest = time_max(frame.env.clock.now());
+    let times = Times::new(frame, frame.env.clock.now());
+    let mut room = Room::new(frame);
     let mut elements: Vec<(SeriesKey, Vec<(Timestamp, f64)>)> = Vec::new();
     read_data(body, &mut |Element { metric, labels, points }| {
         let tags =
             labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).chain([(PROJECT_KEY, project)]);
         let key = SeriesKey::new(&metric, tags)?;
-        points.iter().try_for_each(|(time, _)| check_time(*time, latest))?;
+        room.take(points.len(), size_of_val(&*points) + key.as_bytes().len())?;
+        points.iter().try_for_each(|(time, _)| times.check(*time))?;
         elements.push((key, points));
         Ok(())
     })?;
@@ -313,7 +314,7 @@ fn created(frame: &Frame, project: &str, name: Option<&str>) -> Result<BTreeMap<
 /// Stores that a metric was created, changed or (`None`) deleted.
 fn save(frame: &Frame, project: &str, name: &str, metric: Option<&MetricDetail>) -> Result<()> {
     let event = metric.map_or(Value::Null, MetricDetail::to_event).to_string();
-    let mut intake = Intake::new(frame.env.stamp());
+    let mut intake = Intake::of_request(frame, frame.env.stamp());
     let now = intake.now();
     intake.put(
         CREATED_NAME,
@@ -321,7 +322,7 @@ fn save(frame: &Frame, project: &str, name: &str, metric: Option<&MetricDetail>)
         now,
         ValueRef::Bytes(event.as_bytes()),
     )?;
-    intake.commit(&frame.db)?;
+    intake.commit(frame)?;
     match metric {
         Some(metric) => frame.describe(name, metric.metadata()),
         None => Ok(()),
