@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::answer::{World, json_answer, refuse, status};
 use super::import::pairs_of;
-use super::intake::{check_time, time_max};
+use super::intake::Times;
 use super::parameters::parse_time;
 use super::{Frame, take};
 use crate::error::{Error, Result};
@@ -82,10 +82,10 @@ pub(super) async fn create(State(frame): State<Arc<Frame>>, request: Request) ->
 
 /// `POST /api/sessions/{id}/metrics`.
 pub(super) async fn metric(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
-    let latest = time_max(frame.env.clock.now());
+    let times = Times::new(&frame, frame.env.clock.now());
     log(frame, id, request, |session, body| {
         let metric = SessionMetric::from_json(&read_json(body)?)?;
-        check_given(metric.time, latest)?;
+        check_given(metric.time, times)?;
         session.record(&metric)
     })
     .await
@@ -93,10 +93,10 @@ pub(super) async fn metric(frame: State<Arc<Frame>>, id: Path<String>, request: 
 
 /// `POST /api/sessions/{id}/events`.
 pub(super) async fn event(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
-    let latest = time_max(frame.env.clock.now());
+    let times = Times::new(&frame, frame.env.clock.now());
     log(frame, id, request, |session, body| {
         let event = SessionEvent::from_json(&read_json(body)?)?;
-        check_given(event.time, latest)?;
+        check_given(event.time, times)?;
         session.record_event(&event)
     })
     .await
@@ -104,10 +104,10 @@ pub(super) async fn event(frame: State<Arc<Frame>>, id: Path<String>, request: R
 
 /// `POST /api/sessions/{id}/state`: merged into the state; `null` deletes.
 pub(super) async fn state(frame: State<Arc<Frame>>, id: Path<String>, request: Request) -> Response<Body> {
-    let latest = time_max(frame.env.clock.now());
+    let times = Times::new(&frame, frame.env.clock.now());
     log(frame, id, request, |session, body| {
         let (patch, time) = state_from_json(&read_json(body)?)?;
-        check_given(time, latest)?;
+        check_given(time, times)?;
         session.update_state_at(patch, time)
     })
     .await
@@ -168,13 +168,8 @@ pub(super) async fn delete(
 /// `GET /api/sessions`: the newest first, filtered by `product`, `version`, `hostname`, `machine_id`, `status`, `from` and
 /// `to`, page by page by `before` and `limit`.
 pub(super) async fn list(State(frame): State<Arc<Frame>>, uri: Uri, headers: HeaderMap) -> Response<Body> {
-<<<<<<< HEAD
     let listed = filter_of(&frame, &uri).and_then(|filter| {
-        let sessions = frame.run(usize::MAX, || frame.db.sessions(&filter))?;
-=======
-    let listed = filter_of(&uri).and_then(|filter| {
         let sessions = frame.run(true, || frame.db.sessions(&filter))?;
->>>>>>> 8cd5d99 (server: bound what requests become while read; make every limit an option)
         Ok(Value::from(sessions.iter().map(|summary| summary.to_json()).collect::<Vec<_>>()))
     });
     answer(listed, &headers)
@@ -186,13 +181,8 @@ pub(super) async fn list_whole(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response<Body> {
-<<<<<<< HEAD
     let listed = filter_of(&frame, &uri).and_then(|filter| {
-        frame.run(usize::MAX, || {
-=======
-    let listed = filter_of(&uri).and_then(|filter| {
         frame.run(true, || {
->>>>>>> 8cd5d99 (server: bound what requests become while read; make every limit an option)
             let sessions = frame.db.sessions(&filter)?;
             let views = sessions.iter().map(|summary| Ok(frame.db.session(summary.id)?.to_json()));
             Ok(Value::from(views.collect::<Result<Vec<_>>>()?))
@@ -222,8 +212,8 @@ async fn log(
 }
 
 /// Refuses a time that a client gave and that is too far ahead.
-fn check_given(time: Option<Timestamp>, latest: Timestamp) -> Result<()> {
-    time.map_or(Ok(()), |time| check_time(time, latest)).map_err(|error| error.context("timestamp"))
+fn check_given(time: Option<Timestamp>, times: Times) -> Result<()> {
+    time.map_or(Ok(()), |time| times.check(time)).map_err(|error| error.context("timestamp"))
 }
 
 fn find(frame: &Frame, id: &str) -> Result<Arc<Session>> {
