@@ -8,7 +8,7 @@
 //! | module | format | features |
 //! |---|---|---|
 //! | `body` | request bodies decompressed within a bound | `server` |
-//! | `csv` | rows of CSV files | `cli` |
+//! | `csv` | rows of CSV files | `cli`, `server` |
 //! | [`exposition`] | text format 0.0.4 and OpenMetrics: writing; reading with `server` or `cli` | |
 //! | [`label`] | rules for tags and bucket bounds that several formats share | |
 //! | [`number`] | floats and decimal times as text | |
@@ -21,7 +21,7 @@
 
 #[cfg(feature = "server")]
 pub mod body;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "server"))]
 pub mod csv;
 pub mod exposition;
 pub mod label;

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::ingest::format_time;
 use crate::model::{SeriesKey, Timestamp, ValueRef, ValueType, is_stale};
+use crate::protocol::csv::pack_tags;
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +134,7 @@ impl Writer {
         let mut head = Vec::new();
         put_cell(&mut head, piece.key.name());
         head.push(b',');
-        put_cell(&mut head, &packed_tags(piece.key));
+        put_cell(&mut head, &pack_tags(piece.key.tags()));
         head.push(b',');
         for (row, time) in piece.times.iter().enumerate() {
             out.extend_from_slice(&head);
@@ -223,17 +224,6 @@ fn put_cell(out: &mut Vec<u8>, text: &str) {
     put(out, format_args!("\"{}\"", text.replace('"', "\"\"")));
 }
 
-/// The tags as `key=value` joined by `;`, as `icecore import` reads them; as a JSON object where they hold what that form
-/// cannot carry.
-fn packed_tags(key: &SeriesKey) -> String {
-    let fits = |(key, value): (&str, &str)| !key.contains([';', '=', '{']) && !value.contains(';');
-    if !key.tags().all(fits) {
-        return json_tags(key).to_string();
-    }
-    let tags: Vec<String> = key.tags().map(|(key, value)| format!("{key}={value}")).collect();
-    tags.join(";")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,13 +254,5 @@ mod tests {
         check(ValueRef::I64((1 << 53) + 1), "9007199254740993", "9007199254740993");
         check(ValueRef::Bytes("a,\"ü\"\n".as_bytes()), r#""a,\"ü\"\n""#, "\"a,\"\"ü\"\"\n\"");
         check(ValueRef::Bytes(b"\xff\x00"), r#"{"hex":"ff00"}"#, "hex:ff00");
-    }
-
-    #[test]
-    fn tags_that_the_short_form_cannot_carry_are_an_object() {
-        let tags = |key: &str, value: &str| packed_tags(&SeriesKey::new("m", [(key, value)]).unwrap());
-        assert_eq!(tags("k", "a=b"), "k=a=b");
-        assert_eq!(tags("k", "a;b"), r#"{"k":"a;b"}"#);
-        assert_eq!(tags("{", "a"), r#"{"{":"a"}"#);
     }
 }
