@@ -185,12 +185,11 @@ impl Columns {
         {
             return Err("the name is empty".to_owned());
         }
-        if let Some(index) = self.packed_tags {
-            if let Some(tag) =
+        if let Some(index) = self.packed_tags
+            && let Some(tag) =
                 split_tags(text(index)?).find(|tag| !tag.is_empty() && tag_parts(tag).is_none())
-            {
-                return Err(format!("a tag without '=': {tag:?}"));
-            }
+        {
+            return Err(format!("a tag without '=': {tag:?}"));
         }
         for (_, index) in &self.tags {
             text(*index)?;
