@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::ast::{
-    Aggregate, At, Binary, Call, Cardinality, Duration, Expr, LabelMatcher, MatchOp, Matching, NumberLiteral,
+    Aggregate, At, Binary, BinaryOp, Call, Cardinality, Duration, Expr, LabelMatcher, MatchOp, Matching, NumberLiteral,
     Shift, VectorSelector,
 };
 use super::lexer::is_label_name;
@@ -275,11 +275,18 @@ impl Display for Expr {
             Expr::Subquery(s) => write!(f, "{}{}", s.expr, subquery_suffix(self)),
             Expr::Call(call) => call.fmt(f),
             Expr::Aggregate(aggregate) => aggregate.fmt(f),
+            Expr::Binary(b) if is_infinite_base(b) => write!(f, "Inf {} {}", binary_head(b), b.right),
             Expr::Binary(b) => write!(f, "{} {} {}", b.left, binary_head(b), b.right),
             Expr::Unary(u) => write!(f, "{}{}", if u.negate { "-" } else { "+" }, u.expr),
             Expr::Paren(p) => write!(f, "({})", p.expr),
         }
     }
+}
+
+/// Whether the left operand is an infinity that is raised to a power: the sign with which it is written elsewhere would
+/// apply to the power. Prometheus writes that sign nevertheless.
+fn is_infinite_base(binary: &Binary) -> bool {
+    binary.op == BinaryOp::Pow && matches!(&binary.left, Expr::Number(n) if n.value == f64::INFINITY)
 }
 
 fn subquery_suffix(expr: &Expr) -> String {
@@ -318,7 +325,11 @@ fn write_pretty(expr: &Expr, level: usize, out: &mut String) {
         Expr::Call(call) if splits => write_arguments(call.function.name, call.args.iter(), level, out),
         Expr::Paren(paren) if splits => write_arguments("", [&paren.expr].into_iter(), level, out),
         Expr::Binary(binary) if splits => {
-            write_pretty(&binary.left, level + 1, out);
+            if is_infinite_base(binary) {
+                let _ = write!(out, "{indent}  Inf");
+            } else {
+                write_pretty(&binary.left, level + 1, out);
+            }
             let _ = write!(out, "\n{indent}{}\n", binary_head(binary));
             write_pretty(&binary.right, level + 1, out);
         }
@@ -356,6 +367,7 @@ mod tests {
         check("a{b='c',a=\"d\"} offset 90s", r#"a{a="d",b="c"} offset 1m30s"#);
         check("1e3 + 0x10 + 5m", "1000 + 16 + 5m");
         check("a == bool 1", "a == bool 1");
+        check("Inf ^ 2 ^ Inf + Inf", "Inf ^ 2 ^ +Inf + +Inf");
     }
 
     #[test]
