@@ -10,11 +10,13 @@ fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
     let selector = promql::parse_selector(&text);
     let Ok(expr) = promql::parse(&text) else { return };
-    let is_selector = matches!(&expr, promql::Expr::Vector(v) if v.shift.offset.is_none() && v.shift.at.is_none());
+    let is_selector =
+        matches!(&expr, promql::Expr::Vector(v) if v.shift.offset.is_none() && v.shift.at.is_none());
     assert_eq!(selector.is_ok(), is_selector, "{text:?}");
     let line = expr.to_string();
     for printed in [&line, &promql::pretty(&expr)] {
-        let again = promql::parse(printed).unwrap_or_else(|error| panic!("{text:?} became {printed:?}: {error}"));
+        let again =
+            promql::parse(printed).unwrap_or_else(|error| panic!("{text:?} became {printed:?}: {error}"));
         assert_eq!(again.to_string(), line, "{text:?} became {printed:?}");
     }
     let _ = promql::tree_json(&expr);

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::ast::{
-    Aggregate, At, Binary, BinaryOp, Call, Cardinality, Duration, Expr, LabelMatcher, MatchOp, Matching, NumberLiteral,
-    Shift, VectorSelector,
+    Aggregate, At, Binary, BinaryOp, Call, Cardinality, Duration, Expr, LabelMatcher, MatchOp, Matching,
+    NumberLiteral, Shift, VectorSelector,
 };
 use super::lexer::is_label_name;
 use crate::model::NAME_KEY;
@@ -131,9 +131,13 @@ impl Display for Duration {
     }
 }
 
-/// A duration where Prometheus prints plain literals as durations, whatever they were written as.
+/// A duration where Prometheus prints plain literals as durations, whatever they were written as. What is no whole number
+/// of milliseconds stays a number of seconds, since it would change.
 fn length(value: &Duration) -> String {
     match value {
+        Duration::Literal { seconds, .. } if (seconds * 1000.0).round() / 1000.0 != *seconds => {
+            number(*seconds)
+        }
         Duration::Literal { seconds, .. } => duration(*seconds),
         computed => computed.to_string(),
     }
@@ -367,6 +371,7 @@ mod tests {
         check("a{b='c',a=\"d\"} offset 90s", r#"a{a="d",b="c"} offset 1m30s"#);
         check("1e3 + 0x10 + 5m", "1000 + 16 + 5m");
         check("a == bool 1", "a == bool 1");
+        check("a[0.5] offset 100.2e-6", "a[500ms] offset 0.0001002");
         check("Inf ^ 2 ^ Inf + Inf", "Inf ^ 2 ^ +Inf + +Inf");
     }
 

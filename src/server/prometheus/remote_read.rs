@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Frame as Piece;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Refusal;
@@ -28,6 +30,8 @@ use crate::server::answer::{World, refuse, with_type};
 use crate::server::reading::{NotRun, Ticket};
 use crate::server::{Frame, body, refuse_body};
 
+/// How long a client may take nothing of a streamed answer.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pieces of a streamed answer that are ready before the client takes them.
 const PIECE_COUNT_MAX: usize = 2;
 
@@ -132,7 +136,7 @@ fn work(frame: &Frame, ticket: &Ticket, asked: &ReadRequest, begin: Beginning) {
             let done = stream(frame, ticket, asked, &sender);
             count(done.as_ref().err());
             if let Err(error) = done {
-                let _ = sender.blocking_send(Err(error));
+                let _ = send(&sender, Err(error));
             }
         }
     }
@@ -164,18 +168,26 @@ fn stream(
     asked: &ReadRequest,
     sender: &mpsc::Sender<Result<Bytes>>,
 ) -> Result<()> {
-    let gone = |_| Error::cancelled("the client has gone");
     let mut out = Vec::new();
     for (index, query) in asked.queries.iter().enumerate() {
         in_order(frame, ticket, query, &mut |series| {
             encode_frames(index, series, &mut out);
             if out.len() >= FRAME_SIZE {
-                sender.blocking_send(Ok(std::mem::take(&mut out).into())).map_err(gone)?;
+                send(sender, Ok(std::mem::take(&mut out).into()))?;
             }
             Ok(())
         })?;
     }
-    if out.is_empty() { Ok(()) } else { sender.blocking_send(Ok(out.into())).map_err(gone) }
+    if out.is_empty() { Ok(()) } else { send(sender, Ok(out.into())) }
+}
+
+/// Hands a piece on. Waits while the client is slow, but not for one that takes nothing.
+fn send(sender: &mpsc::Sender<Result<Bytes>>, piece: Result<Bytes>) -> Result<()> {
+    let waiting = async { tokio::time::timeout(CLIENT_TIMEOUT, sender.send(piece)).await };
+    match Handle::current().block_on(waiting) {
+        Ok(sent) => sent.map_err(|_| Error::cancelled("the client has gone")),
+        Err(_) => Err(Error::cancelled("the client takes nothing of the answer")),
+    }
 }
 
 /// Samples of one series.
