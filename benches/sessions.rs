@@ -148,6 +148,17 @@ fn sessions(c: &mut Criterion) {
     assert_eq!(listed.len(), 100.min(count));
     assert!(listed.iter().all(|summary| summary.status == SessionStatus::Ended));
 
+    let calls = |what: &str, call_count: usize, call: &mut dyn FnMut(usize)| {
+        let (start, cpu) = (Instant::now(), cpu_seconds());
+        (0..call_count).for_each(call);
+        let micros = |seconds: f64| seconds / call_count as f64 * 1e6;
+        let (elapsed, cpu) = (micros(start.elapsed().as_secs_f64()), micros(cpu_seconds() - cpu));
+        println!("{what:12} {elapsed:8.0} \u{b5}s, {cpu:8.0} \u{b5}s CPU a call");
+    };
+    let any = |n: usize| ids[n.wrapping_mul(7_919) % ids.len()];
+    calls("read any", 2_000, &mut |n| drop(black_box(db.session(any(n)).unwrap())));
+    calls("list 100", 300, &mut |_| drop(black_box(db.sessions(&filter).unwrap())));
+
     let mut group = c.benchmark_group("ingest/session");
     let mut next = ids.iter().cycle().step_by(17);
     group.bench_function("read_back", |b| b.iter(|| db.session(black_box(*next.next().unwrap())).unwrap()));

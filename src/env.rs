@@ -4,6 +4,8 @@
 //! simulated disk and a clock moved by hand, so that a whole engine is a function of its seed.
 //! `docs/decisions/0001-dynamic-environment.md` says why this is dynamic dispatch.
 
+mod heap;
+
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -61,6 +63,11 @@ impl Env {
         let order = Ordering::Relaxed;
         let last = self.last_stamp.fetch_update(order, order, |last| Some(next(last)));
         Timestamp::from_nanos(next(last.unwrap_or_else(|last| last)))
+    }
+
+    /// Asks the program's allocator to give the memory that is free back to the system, where it can be asked.
+    pub(crate) fn release_free_memory(&self) {
+        heap::release_free_memory();
     }
 
     /// Runs `work` on a thread of its own, named `name` for debuggers.

@@ -39,6 +39,8 @@ pub(crate) enum Cached {
     Keys(Arc<GroupKeys>),
     /// A shared time column, by its offset.
     Times(Arc<[i64]>),
+    /// The key of one series, by its ordinal.
+    Key(SeriesKey),
 }
 
 const KIND_TABLE: u8 = 0;
@@ -46,9 +48,13 @@ const KIND_INDEX: u8 = 1;
 const KIND_GROUP: u8 = 2;
 const KIND_KEYS: u8 = 3;
 const KIND_TIMES: u8 = 4;
+const KIND_KEY: u8 = 5;
 
 /// So many bytes of the end of the file are read at once when opening: footer and, mostly, bounds.
 const TAIL_SIZE: u64 = 4096;
+
+/// Of so many series of a group the keys are read without those of all others.
+const FEW_KEYS_COUNT_MAX: usize = 8;
 
 /// The keys of a group's series.
 #[derive(Debug)]
@@ -68,9 +74,12 @@ impl GroupKeys {
     }
 
     fn size(&self) -> usize {
-        let key = |key: &SeriesKey| key.as_bytes().len() + 2 * size_of::<usize>() + size_of::<SeriesKey>();
-        size_of::<Self>() + self.keys.iter().map(key).sum::<usize>()
+        size_of::<Self>() + self.keys.iter().map(key_size).sum::<usize>()
     }
+}
+
+fn key_size(key: &SeriesKey) -> usize {
+    key.as_bytes().len() + 2 * size_of::<usize>() + size_of::<SeriesKey>()
 }
 
 /// The pages of one series in one block.
@@ -219,6 +228,46 @@ impl BlockReader {
         Ok(keys)
     }
 
+    /// The keys of some series of a group, whose ordinals rise: of few, only their own symbols are looked up, and they
+    /// are kept by themselves.
+    ///
+    /// # Errors
+    /// As [`BlockReader::group`].
+    pub(crate) fn some_keys(&self, group: usize, ordinals: &[u32]) -> Result<Vec<SeriesKey>> {
+        let pick = |keys: &GroupKeys| {
+            let key = |ordinal: &u32| keys.get(*ordinal).cloned().ok_or_else(|| no_series(*ordinal));
+            ordinals.iter().map(key).collect()
+        };
+        if let Some(Cached::Keys(keys)) = self.cached(KIND_KEYS, group as u64) {
+            return pick(&keys);
+        }
+        if ordinals.len() > FEW_KEYS_COUNT_MAX {
+            return pick(&*self.keys(group)?);
+        }
+        let kept = ordinals.iter().map(|ordinal| match self.cached(KIND_KEY, u64::from(*ordinal)) {
+            Some(Cached::Key(key)) => Some(key),
+            _ => None,
+        });
+        if let Some(keys) = kept.collect() {
+            return Ok(keys);
+        }
+        let (table, index) = (self.table()?, self.index()?);
+        let section = table.entry(group).ok_or_else(|| no_group(group))?.keys;
+        let bytes = self.read("keys", section)?;
+        let all = table.series_of(group);
+        let wanted: Vec<usize> =
+            ordinals.iter().map(|ordinal| ordinal.wrapping_sub(all.start) as usize).collect();
+        if let Some(other) = ordinals.iter().find(|ordinal| !all.contains(ordinal)) {
+            return Err(no_series(*other));
+        }
+        let read = index.some_keys(&bytes, all.len(), &wanted);
+        let keys = read.map_err(|error| self.damaged(section, error))?;
+        for (ordinal, key) in ordinals.iter().zip(&keys) {
+            self.keep(KIND_KEY, u64::from(*ordinal), Cached::Key(key.clone()), key_size(key));
+        }
+        Ok(keys)
+    }
+
     /// The key of a series.
     ///
     /// # Errors
@@ -246,6 +295,14 @@ impl BlockReader {
     /// `Corruption`, `Io`.
     pub(crate) fn group_of(&self, ordinal: u32) -> Result<usize> {
         Ok(self.table()?.group_of(ordinal))
+    }
+
+    /// The ordinal behind the last series of a group.
+    ///
+    /// # Errors
+    /// `Corruption`, `Io`.
+    pub(crate) fn group_end(&self, group: usize) -> Result<u32> {
+        Ok(self.table()?.series_of(group).end)
     }
 
     /// Appends the times of a page of `group`.

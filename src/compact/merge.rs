@@ -17,19 +17,24 @@ const COPY_COUNT_MIN: u32 = 512;
 /// The only page of a series is copied as it is up to this many samples: no other encoding would gain anything.
 const COPY_COUNT_MAX: u32 = 64;
 
+/// After so many series, some milliseconds, a merge pauses.
+const PAUSE_SERIES_COUNT: u32 = 4096;
+
 /// Writes what the blocks of `plan` hold, less what tombstones delete and what lies below `floor`, as blocks that are on the
 /// device when this returns. No block at all comes out when nothing is left.
 ///
-/// Holds one group of each input and some thousand samples in memory.
+/// Holds one group of each input and some thousand samples in memory. Calls `pause` again and again, for work that cannot wait for
+/// the end of a long merge.
 ///
 /// # Errors
-/// `Corruption` when an input is damaged, `Io`; what was written is removed again.
+/// `Corruption` when an input is damaged, `Io`, those of `pause`; what was written is removed again.
 pub(crate) fn merge(
     inputs: &[Arc<BlockReader>],
     plan: &Plan,
     tombstones: &[Tombstone],
     floor: Timestamp,
     target: &Target,
+    pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<BlockMeta>> {
     let metas = || inputs.iter().map(|input| input.meta());
     let shape = Shape {
@@ -54,6 +59,7 @@ pub(crate) fn merge(
         merger: PageMerger::default(),
     };
     let mut at = Vec::new();
+    let mut series_count = 0u32;
     while let Some((key, value_type)) = next_series(&cursors, &mut at) {
         outputs.series(&key, value_type)?;
         work.collect(&cursors, &at, &key);
@@ -62,6 +68,10 @@ pub(crate) fn merge(
             if let Some(cursor) = cursors.get_mut(*input) {
                 cursor.advance()?;
             }
+        }
+        series_count = series_count.wrapping_add(1);
+        if series_count.is_multiple_of(PAUSE_SERIES_COUNT) {
+            pause()?;
         }
     }
     outputs.finish()

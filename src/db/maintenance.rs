@@ -27,6 +27,8 @@ use crate::sync::{Condvar, Mistake, Mutex, makes};
 
 /// Files that no version names stay this long for reader processes that are about to open them.
 const GRACE: Duration = Duration::from_secs(5);
+/// Free memory is handed back when heads and merges of so many bytes are gone.
+const RELEASE_SIZE_MIN: usize = 4 << 20;
 /// How often the thread looks for work when nobody calls it.
 const TICK: Duration = Duration::from_millis(500);
 /// How long a write waits for a flush before it fails.
@@ -61,6 +63,8 @@ struct Steps {
     /// Live blocks that a merge found damaged. They stay, for queries of what is sound in them, and later merges stop
     /// short of them.
     unreadable: BTreeSet<u64>,
+    /// Bytes of heads that were dropped since free memory was last handed back.
+    freed_size: usize,
 }
 
 #[derive(Debug, Default)]
@@ -225,10 +229,19 @@ impl Inner {
         if self.retain(steps)? {
             return Ok(true);
         }
-        if self.options.compaction {
-            return self.merge_once(steps, false);
+        if self.options.compaction && self.merge_once(steps, false)? {
+            return Ok(true);
         }
+        self.release_memory(steps);
         Ok(false)
+    }
+
+    /// When there is nothing else to do, or somebody waits for a flush: hands back what dropped heads have left free.
+    fn release_memory(&self, steps: &mut Steps) {
+        if steps.freed_size >= RELEASE_SIZE_MIN {
+            steps.freed_size = 0;
+            self.env().release_free_memory();
+        }
     }
 
     fn flush_is_due(&self) -> bool {
@@ -335,6 +348,7 @@ impl Inner {
         if self.freeze()? {
             self.flush_frozen(&mut steps)?;
         }
+        self.release_memory(&mut steps);
         Ok(())
     }
 
@@ -342,6 +356,7 @@ impl Inner {
     pub(super) fn compact(&self) -> Result<()> {
         let mut steps = self.maintenance.step.lock();
         while self.merge_once(&mut steps, true)? {}
+        self.release_memory(&mut steps);
         Ok(())
     }
 
@@ -419,6 +434,7 @@ impl Inner {
             .map(|segment| (name::segment_path(&self.root, segment.number), segment.size, now));
         steps.trash.extend(paths);
         self.reclaim_series(steps, head);
+        steps.freed_size += head.size();
         self.tell_of_room();
         Ok(())
     }
@@ -561,7 +577,14 @@ impl Inner {
         // A delete that a power cut could still undo must not be carried out for good.
         let durable = self.commits.durable_lsn();
         let tombstones: Vec<_> = version.tombstones.iter().filter(|t| t.lsn <= durable).cloned().collect();
-        let merged = compact::merge::merge(&inputs, &plan, &tombstones, version.floor, &target);
+        // Else a long merge lets the head grow until writers have to wait. What it flushes is younger than all inputs.
+        let mut pause = || {
+            if self.version().frozen.is_some() || self.flush_is_due() && self.freeze()? {
+                self.flush_frozen(steps)?;
+            }
+            Ok(())
+        };
+        let merged = compact::merge::merge(&inputs, &plan, &tombstones, version.floor, &target, &mut pause);
         let added = merged.inspect_err(|error| note_unreadable(steps, &inputs, error))?;
         let readers = match self.open_blocks(&added) {
             Ok(readers) => readers,
@@ -581,6 +604,8 @@ impl Inner {
             version.prune_tombstones();
         });
         self.discard_blocks(steps, &inputs);
+        steps.freed_size +=
+            inputs.iter().map(|block| block.meta().series_count as usize).sum::<usize>() * MERGE_SERIES_SIZE;
         Ok(true)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::index::postings::{Set, Union, postings_count, read_postings};
-use crate::index::series::read_keys;
+use crate::index::series::{read_keys, read_some_keys};
 use crate::index::symbol::Symbols;
 use crate::model::{Match, Matcher, Selector, SeriesKey};
 
@@ -106,6 +106,11 @@ impl Index {
     /// The keys of a key group of `count` series.
     pub(crate) fn keys(&self, bytes: &[u8], count: usize) -> Result<Vec<SeriesKey>> {
         read_keys(bytes, count, &self.symbols)
+    }
+
+    /// The keys at some positions, which rise, of a key group of `count` series.
+    pub(crate) fn some_keys(&self, bytes: &[u8], count: usize, wanted: &[usize]) -> Result<Vec<SeriesKey>> {
+        read_some_keys(bytes, count, wanted, &self.symbols)
     }
 
     /// How many symbols there are.
@@ -302,6 +307,9 @@ mod tests {
             let (index, groups) = index(&keys);
             for (group, keys) in groups.iter().zip(keys.chunks(4)) {
                 prop_assert_eq!(index.keys(group, keys.len()).unwrap(), keys);
+                let wanted: Vec<usize> = (0..keys.len()).step_by(3).collect();
+                let some: Vec<SeriesKey> = wanted.iter().map(|position| keys[*position].clone()).collect();
+                prop_assert_eq!(index.some_keys(group, keys.len(), &wanted).unwrap(), some);
             }
         }
 
@@ -312,6 +320,7 @@ mod tests {
                 let at = at.index(group.len());
                 group[at] ^= 1u8 << bit;
                 let _ = index.keys(group, keys.len().min(4));
+                let _ = index.some_keys(group, keys.len().min(4), &[0, 3]);
             }
         }
     }

@@ -29,22 +29,61 @@ pub(crate) fn read_keys(bytes: &[u8], count: usize, symbols: &Symbols) -> Result
     ranks.iter().map(|ranks| texts.key(ranks)).collect()
 }
 
-/// The ranks of each key of a group.
-fn read_ranks(bytes: &[u8], count: usize) -> Result<Vec<Vec<u32>>> {
+/// Reads the keys at the positions `wanted` of a group of `count` series: all of them cost a look-up of each symbol.
+///
+/// # Errors
+/// As [`read_keys`].
+pub(crate) fn read_some_keys(
+    bytes: &[u8],
+    count: usize,
+    wanted: &[usize],
+    symbols: &Symbols,
+) -> Result<Vec<SeriesKey>> {
     let mut reader = Reader::new(bytes);
     let mut column = Vec::new();
-    read_packed(&mut reader, count, &mut column)?;
+    let counts = read_counts(&mut reader, count, &mut column)?;
+    let mut ranks: Vec<Vec<u32>> = vec![Vec::new(); wanted.len()];
+    for place in 0..counts.iter().copied().max().unwrap_or_default() {
+        let holds = |n: &&usize| **n > place;
+        read_packed(&mut reader, counts.iter().filter(holds).count(), &mut column)?;
+        for (ranks, position) in ranks.iter_mut().zip(wanted) {
+            if counts.get(*position).as_ref().is_some_and(holds) {
+                let before = counts.iter().take(*position).filter(holds).count();
+                ranks.push(to_rank(column.get(before).copied().unwrap_or(u64::MAX))?);
+            }
+        }
+    }
+    reader.finish()?;
+    let texts = Texts::load(&ranks, symbols)?;
+    ranks.iter().map(|ranks| texts.key(ranks)).collect()
+}
+
+/// How many ranks each key of a group has.
+fn read_counts(reader: &mut Reader<'_>, count: usize, column: &mut Vec<u64>) -> Result<Vec<usize>> {
+    read_packed(reader, count, column)?;
     let counts: Vec<usize> = column.iter().map(|n| usize::try_from(*n).unwrap_or(usize::MAX)).collect();
     if counts.iter().any(|n| *n == 0 || *n > TAG_COUNT_MAX + 1) {
         return Err(Error::corrupt("a series key has an impossible number of tags"));
     }
+    Ok(counts)
+}
+
+fn to_rank(number: u64) -> Result<u32> {
+    u32::try_from(number).map_err(|_| Error::corrupt("a rank exceeds 32 bits"))
+}
+
+/// The ranks of each key of a group.
+fn read_ranks(bytes: &[u8], count: usize) -> Result<Vec<Vec<u32>>> {
+    let mut reader = Reader::new(bytes);
+    let mut column = Vec::new();
+    let counts = read_counts(&mut reader, count, &mut column)?;
     let mut ranks: Vec<Vec<u32>> = counts.iter().map(|n| Vec::with_capacity(*n)).collect();
     for place in 0..counts.iter().copied().max().unwrap_or_default() {
         let present = counts.iter().filter(|n| **n > place).count();
         read_packed(&mut reader, present, &mut column)?;
         let holders = ranks.iter_mut().zip(&counts).filter(|(_, n)| **n > place);
         for ((ranks, _), rank) in holders.zip(&column) {
-            ranks.push(u32::try_from(*rank).map_err(|_| Error::corrupt("a rank exceeds 32 bits"))?);
+            ranks.push(to_rank(*rank)?);
         }
     }
     reader.finish()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::block::{BlockReader, Group, GroupKeys, PageEntry};
+use crate::block::{BlockReader, Group, PageEntry};
 use crate::chunk::PageAggregate;
 use crate::error::{Error, Result};
 use crate::model::{Column, Selector, SeriesKey, TimeRange, Timestamp, ValueType};
@@ -29,17 +29,13 @@ impl Source for BlockReader {
     /// Reads the keys of a group at a time: the ordinals of a selection are neighbours more often than not.
     fn keys(&self, ordinals: &[u32]) -> Result<Vec<SeriesKey>> {
         let mut keys = Vec::with_capacity(ordinals.len());
-        let mut group: Option<Arc<GroupKeys>> = None;
-        for ordinal in ordinals {
-            let kept = group.as_ref().and_then(|group| group.get(*ordinal));
-            match kept {
-                Some(key) => keys.push(key.clone()),
-                None => {
-                    let loaded = BlockReader::keys(self, self.group_of(*ordinal)?)?;
-                    keys.push(loaded.get(*ordinal).ok_or_else(|| not_there(self, *ordinal))?.clone());
-                    group = Some(loaded);
-                }
-            }
+        let mut rest = ordinals;
+        while let Some(first) = rest.first() {
+            let group = self.group_of(*first)?;
+            let end = self.group_end(group)?;
+            let (here, behind) = rest.split_at(rest.partition_point(|ordinal| *ordinal < end).max(1));
+            keys.append(&mut self.some_keys(group, here)?);
+            rest = behind;
         }
         Ok(keys)
     }
