@@ -1,8 +1,13 @@
-//! Queries over columns in memory: what the evaluator itself costs, without a store below it.
+//! `promql/range`: queries over columns in memory, what the evaluator itself costs, without a store below it.
+//! `promql/engine`: queries over a database, those that `promql_servers` puts to other servers as well.
 //!
 //! Shapes after the query tables of the benchmarks of time-series databases: one series by minute, 80
 //! series by hour, thousands of counters summed, classic histograms. `cargo bench --features promql
 //! --bench promql`.
+
+#[path = "workload/promql.rs"]
+mod cases;
+mod workload;
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -10,7 +15,7 @@ use std::sync::Mutex;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use icecore::promql::{self, Hints, Labels, Options, RangeTimes, SeriesStream, Source, Value};
-use icecore::{Result, Selector, TimeRange, Timestamp};
+use icecore::{Db, Result, Selector, TimeRange, Timestamp};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -226,5 +231,20 @@ fn queries(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, queries);
+fn engine(c: &mut Criterion) {
+    let (hosts, ticks, count) = if workload::is_test() { (10, 360, 10) } else { (100, 8640, 1000) };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let cpu = workload::Workload::new(hosts, ticks);
+    cases::fill(&path, &cpu, &cases::Histograms::new(count, ticks / 6));
+    let reader = Db::open_reader(&path).unwrap();
+    let mut group = c.benchmark_group("promql/engine");
+    group.sample_size(10);
+    for case in cases::cases(ticks as i64 / 360) {
+        group.bench_function(case.name, |b| b.iter(|| black_box(cases::in_process(&reader, &case))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, queries, engine);
 criterion_main!(benches);

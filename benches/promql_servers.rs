@@ -5,6 +5,8 @@
 //! which is not there is left out. In test mode ours alone answers, once, on a hundredth of the data. Criterion
 //! cannot take turns between servers, which a shared machine needs, so this is a program of its own.
 
+#[path = "workload/promql.rs"]
+mod cases;
 #[path = "../tests/servers/mod.rs"]
 mod servers;
 mod workload;
@@ -12,77 +14,16 @@ mod workload;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use icecore::promql::{self, EngineSource, RangeTimes, Value};
-use icecore::{Batch, Db, Durability, Options, Reader, Selector, Timestamp};
+use cases::{BUCKET_NAME, Case, Histograms, cases, fill, in_process};
+use icecore::{Db, Reader};
 use servers::{Client, Server, WriteRequest, WriteSample, WriteSeries, program, url};
-use workload::{METRICS, Random, START, STEP, Workload, is_test};
+use workload::{METRICS, START, STEP, Workload, is_test};
 
-const BOUNDS: [&str; 12] =
-    ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "+Inf"];
-const BUCKET_NAME: &str = "latency_bucket";
 /// Samples of a remote write request.
 const REQUEST_SAMPLE_COUNT: usize = 10_000;
 /// Most rounds of a case, and the time after which there are no more.
 const ROUND_COUNT_MAX: usize = 200;
 const CASE_TIME_MAX: Duration = Duration::from_secs(12);
-
-/// Classic histograms: cumulative counters by path and bound, a column for each.
-struct Histograms {
-    tags: Vec<Vec<(String, String)>>,
-    columns: Vec<Vec<f64>>,
-}
-
-impl Histograms {
-    fn new(count: usize, minutes: usize) -> Histograms {
-        let mut random = Random(2);
-        let (mut tags, mut columns) = (Vec::new(), Vec::new());
-        for path in 0..count {
-            let mut below: Vec<f64> = vec![0.0; minutes];
-            for bound in BOUNDS {
-                let mut total = 0.0;
-                for slot in &mut below {
-                    total += (random.next() % 20) as f64;
-                    *slot += total;
-                }
-                let tag = |key: &str, value: String| (key.to_owned(), value);
-                tags.push(vec![
-                    tag("instance", format!("10.0.0.{}:8080", path % 50)),
-                    tag("job", "api".into()),
-                    tag("le", bound.into()),
-                    tag("path", format!("/v1/things/{path}")),
-                ]);
-                columns.push(below.clone());
-            }
-        }
-        Histograms { tags, columns }
-    }
-
-    fn minutes(&self) -> usize {
-        self.columns.first().map_or(0, Vec::len)
-    }
-}
-
-/// Writes both workloads into a database and settles it.
-fn fill(path: &Path, cpu: &Workload, histograms: &Histograms) {
-    let db = Db::open_with(path, Options::default()).unwrap();
-    cpu.ingest(&db, REQUEST_SAMPLE_COUNT, Durability::Os);
-    let mut handles = Vec::new();
-    for tags in &histograms.tags {
-        let tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        handles.push(db.series::<f64>(BUCKET_NAME, &tags).unwrap());
-    }
-    let mut batch = Batch::new();
-    for minute in 0..histograms.minutes() {
-        let time = Timestamp::from_secs(START + minute as i64 * 60);
-        for (handle, column) in handles.iter().zip(&histograms.columns) {
-            batch.push(handle, time, column[minute]).unwrap();
-        }
-        db.write(&mut batch).unwrap();
-    }
-    db.flush().unwrap();
-    db.compact().unwrap();
-    db.close().unwrap();
-}
 
 /// Sends both workloads by remote write, in order of time.
 fn send(client: &mut Client, cpu: &Workload, histograms: &Histograms) {
@@ -121,105 +62,19 @@ fn send(client: &mut Client, cpu: &Workload, histograms: &Histograms) {
     }
 }
 
-/// A question: as one query, or as several for a server that cannot say it in one.
-struct Case {
-    name: &'static str,
-    query: String,
-    /// For Prometheus 2.42, which refuses series that differ by dropped names only.
-    by_metric: Option<fn(&str) -> String>,
-    /// Seconds from the start of the data; a step of zero asks for one time.
-    start: i64,
-    end: i64,
-    step: i64,
-    target: Option<f64>,
-}
-
-impl Case {
-    fn queries(&self, server: &str) -> Vec<String> {
-        match self.by_metric {
-            Some(by_metric) if server == "Prometheus" => METRICS.iter().map(|m| by_metric(m)).collect(),
-            _ => vec![self.query.clone()],
-        }
-    }
-
-    fn paths(&self, server: &str) -> Vec<String> {
-        let path = |query: &String| {
-            let query = url(query);
-            let (start, end) = (START + self.start, START + self.end);
-            match self.step {
-                0 => format!("/api/v1/query?query={query}&time={end}&nocache=1"),
-                step => {
-                    format!("/api/v1/query_range?query={query}&start={start}&end={end}&step={step}&nocache=1")
-                }
+/// The requests by which a server is asked.
+fn paths(case: &Case, server: &str) -> Vec<String> {
+    let path = |query: String| {
+        let query = url(&query);
+        let (start, end) = (START + case.start, START + case.end);
+        match case.step {
+            0 => format!("/api/v1/query?query={query}&time={end}&nocache=1"),
+            step => {
+                format!("/api/v1/query_range?query={query}&start={start}&end={end}&step={step}&nocache=1")
             }
-        };
-        self.queries(server).iter().map(path).collect()
-    }
-}
-
-fn cases(hours: i64) -> Vec<Case> {
-    let hour = 3600;
-    let of_80 = r#"max_over_time(usage_user{hostname=~"host_([0-9]|[1-7][0-9])"}[1h])"#;
-    let case = |name, query: &str, times: (i64, i64, i64), target| Case {
-        name,
-        query: query.to_owned(),
-        by_metric: None,
-        start: times.0,
-        end: times.1,
-        step: times.2,
-        target,
+        }
     };
-    vec![
-        case(
-            "max by minute, 1 series, 1 h",
-            r#"max_over_time(usage_user{hostname="host_3"}[1m])"#,
-            (60, hour.min(hours * hour), 60),
-            Some(0.1),
-        ),
-        case(
-            "max by minute, 1 series, 12 h",
-            r#"max_over_time(usage_user{hostname="host_3"}[1m])"#,
-            (60, (12 * hour).min(hours * hour), 60),
-            Some(0.2),
-        ),
-        case("max_over_time[1h], 80 series, 8 h", of_80, (hour, 8 * hour, hour), Some(1.5)),
-        Case {
-            by_metric: Some(|metric| format!("avg by (hostname) (avg_over_time({metric}[1h]))")),
-            ..case(
-                "mean of 10 metrics by host and hour, 12 h, all hosts",
-                r#"avg by (hostname) (avg_over_time({__name__=~"usage_.*"}[1h]))"#,
-                (hour, 12 * hour, hour),
-                Some(15.0),
-            )
-        },
-        Case {
-            by_metric: Some(|metric| format!("sum(sum_over_time({metric}[24h]))")),
-            ..case(
-                "sum of everything over the range",
-                r#"sum(sum_over_time({__name__=~"usage_.*"}[24h]))"#,
-                (0, 24 * hour, 0),
-                Some(2.0),
-            )
-        },
-        case(
-            "topk(5, rate[5m]), 1,000 series, 24 h / 1 m",
-            r#"topk(5, rate(latency_bucket{le="+Inf"}[5m]))"#,
-            (0, hours * hour, 60),
-            None,
-        ),
-        case(
-            "histogram_quantile(rate[5m]), 1,000 histograms, 24 h / 1 m",
-            "histogram_quantile(0.9, rate(latency_bucket[5m]))",
-            (0, hours * hour, 60),
-            None,
-        ),
-        case(
-            "histogram_quantile(sum by (le) (rate[5m])), 12,000 series, 24 h / 1 m",
-            "histogram_quantile(0.9, sum by (le) (rate(latency_bucket[5m])))",
-            (0, hours * hour, 60),
-            None,
-        ),
-    ]
+    case.queries(server).into_iter().map(path).collect()
 }
 
 /// Asks a server all queries of a case.
@@ -235,25 +90,6 @@ fn ask(client: &mut Client, paths: &[String]) -> Vec<Vec<u8>> {
 
 fn series_count(bodies: &[Vec<u8>]) -> usize {
     bodies.iter().map(|body| String::from_utf8_lossy(body).matches("\"metric\":").count()).sum()
-}
-
-fn in_process(reader: &Reader, case: &Case) -> usize {
-    let source = EngineSource::new(|selector: Selector| reader.query(selector));
-    let expr = promql::parse(&case.query).unwrap();
-    let time = |seconds: i64| Timestamp::from_secs(START + seconds);
-    let options = promql::Options::default();
-    let output = if case.step == 0 {
-        promql::instant(&source, &expr, &case.query, time(case.end), &options)
-    } else {
-        let times =
-            RangeTimes { start: time(case.start), end: time(case.end), step: case.step * 1_000_000_000 };
-        promql::range(&source, &expr, &case.query, times, &options)
-    };
-    match output.unwrap().value {
-        Value::Vector(samples) => samples.len(),
-        Value::Matrix(series) => series.len(),
-        _ => 0,
-    }
 }
 
 fn median(mut times: Vec<Duration>) -> f64 {
@@ -301,7 +137,7 @@ fn main() {
 /// Asks all in turns and prints a row.
 fn run(case: &Case, servers: &[Server], reader: &Reader) {
     let mut clients: Vec<_> =
-        servers.iter().map(|server| (server.connect(), case.paths(server.name), Vec::new())).collect();
+        servers.iter().map(|server| (server.connect(), paths(case, server.name), Vec::new())).collect();
     let ours = &servers[0];
     let expected = in_process(reader, case);
     assert!(expected > 0, "{} answers nothing", case.name);

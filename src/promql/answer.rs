@@ -65,11 +65,31 @@ pub fn push_point(out: &mut String, point: Point) {
         && whole as f64 == point.value
         && (whole != 0 || point.value.is_sign_positive())
     {
-        let _ = write!(out, "{whole}");
+        if whole < 0 {
+            out.push('-');
+        }
+        push_whole(out, whole.unsigned_abs());
+    } else if (1e-6..1e21).contains(&point.value.abs()) {
+        let _ = write!(out, "{}", point.value);
     } else {
         out.push_str(&value_text(point.value));
     }
     out.push_str("\"]");
+}
+
+/// The digits of a number. Half of an answer's bytes are times, and the formatter of the library takes long for them.
+fn push_whole(out: &mut String, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
 /// Seconds, with three digits behind the point where they are not whole ones.
@@ -79,10 +99,10 @@ fn push_time(out: &mut String, time: Timestamp) {
         out.push('-');
     }
     let millis = millis.unsigned_abs();
-    let _ = match millis % 1000 {
-        0 => write!(out, "{}", millis / 1000),
-        part => write!(out, "{}.{part:03}", millis / 1000),
-    };
+    push_whole(out, millis / 1000);
+    if millis % 1000 != 0 {
+        let _ = write!(out, ".{:03}", millis % 1000);
+    }
 }
 
 fn push_text(out: &mut String, text: &str) {

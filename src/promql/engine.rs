@@ -51,7 +51,9 @@ impl<F: Fn(Selector) -> Query + Sync> Source for EngineSource<F> {
         Ok(Box::new(Samples { stream: Some(stream), next: None }))
     }
 
-    /// Windows that lie end to end are those of the engine, which answers them from page aggregates.
+    /// Windows that lie end to end are those of the engine, which answers them from page aggregates. Its sums are
+    /// exact and rounded once. Where nothing is negative, compensated sums come to that but for the last digit; where
+    /// large values cancel each other out they do not, and the language has what they come to.
     fn select_windows<'a>(
         &'a self,
         selector: &Selector,
@@ -60,19 +62,36 @@ impl<F: Fn(Selector) -> Query + Sync> Source for EngineSource<F> {
         let Some(aggregate) = aggregate(windows.function) else { return Ok(None) };
         let Some(range) = end_to_end(windows) else { return Ok(None) };
         let Ok(width) = u64::try_from(windows.width) else { return Ok(None) };
+        let adds = matches!(windows.function, WindowFunction::Sum | WindowFunction::Avg);
+        if adds && !self.is_nowhere_negative(selector, range)? {
+            return Ok(None);
+        }
         let result = (self.query)(selector.clone())
             .range(range)
             .origin(range.start)
             .window(std::time::Duration::from_nanos(width))
             .aggregate(aggregate)
             .run()?;
+        if !is_exact(&result.series, windows.function) {
+            return Ok(None);
+        }
         let reduced = Reduced { series: result.series.into_iter(), windows: *windows, start: range.start };
         Ok(Some(Box::new(reduced)))
     }
 }
 
+impl<F: Fn(Selector) -> Query + Sync> EngineSource<F> {
+    /// Whether no sample is below zero; answered from page aggregates but for the ends of the range.
+    fn is_nowhere_negative(&self, selector: &Selector, range: TimeRange) -> Result<bool> {
+        let least = (self.query)(selector.clone()).range(range).aggregate(Aggregate::Min).run()?;
+        Ok(least.series.iter().flat_map(SeriesColumns::doubles).all(|least| *least >= 0.0))
+    }
+}
+
 fn aggregate(function: WindowFunction) -> Option<Aggregate> {
     match function {
+        WindowFunction::Avg => Some(Aggregate::Avg),
+        WindowFunction::Sum => Some(Aggregate::Sum),
         WindowFunction::Count | WindowFunction::Present => Some(Aggregate::Count),
         WindowFunction::First => Some(Aggregate::First),
         WindowFunction::Last => Some(Aggregate::Last),
@@ -80,6 +99,14 @@ fn aggregate(function: WindowFunction) -> Option<Aggregate> {
         WindowFunction::Min => Some(Aggregate::Min),
         _ => None,
     }
+}
+
+/// Whether these are the answers of the language: not where a name has a series of integers beside one of doubles,
+/// which are one here, nor for a mean whose sum overflowed.
+fn is_exact(series: &[SeriesColumns], function: WindowFunction) -> bool {
+    let overflowed = |series: &SeriesColumns| series.doubles().iter().any(|value| value.is_infinite());
+    let is_mean = function == WindowFunction::Avg;
+    !series.windows(2).any(|pair| pair[0].key == pair[1].key) && !(is_mean && series.iter().any(overflowed))
 }
 
 /// The times of windows that neither overlap nor leave gaps, if they are such and can be said.

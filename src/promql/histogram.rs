@@ -191,7 +191,9 @@ fn make_monotonic(buckets: &mut [Bucket]) -> bool {
         if bucket.count == highest {
             continue;
         }
-        let close = (bucket.count - highest).abs() / (bucket.count.abs() + highest.abs()) < SMALL_DELTA;
+        let (distance, size) = ((bucket.count - highest).abs(), bucket.count.abs() + highest.abs());
+        // The product tells most that are not close without a division.
+        let close = distance <= size * (2.0 * SMALL_DELTA) && distance / size < SMALL_DELTA;
         if close {
             bucket.count = highest;
         } else if bucket.count < highest {

@@ -45,12 +45,12 @@ fn reduced_by_source(
     steps: Steps,
     sink: &mut Sink<'_>,
 ) -> Result<bool> {
-    use WindowFunction::{Count, First, Last, Max, Min, Present};
+    use WindowFunction::{Avg, Count, First, Last, Max, Min, Present, Sum};
     let looks = Looks::new(steps, call.windowed.moved);
     let (Input::Select(selector, _), Some(step)) = (&call.windowed.input, looks.moving_step()) else {
         return Ok(false);
     };
-    if !matches!(call.function, Count | First | Last | Max | Min | Present) {
+    if !matches!(call.function, Avg | Count | First | Last | Max | Min | Present | Sum) {
         return Ok(false);
     }
     let windows = Windows {
@@ -255,6 +255,8 @@ impl Work<'_> {
         let resets = if counter { Events::new(values, |a, b| b < a) } else { Events::default() };
         let range = self.call.windowed.range;
         let per_second = function == WindowFunction::Rate;
+        let range_seconds = seconds(range);
+        let mut shape = Shape::default();
         windows(samples, self.looks, range, |w| {
             if w.len() < 2 {
                 return Ok(());
@@ -265,9 +267,14 @@ impl Work<'_> {
             for reset in lost {
                 difference += values[reset - 1];
             }
-            let mut result = difference * extrapolation(samples, w, range, counter.then_some(difference));
+            shape.fit(samples.times, w, range);
+            let factor = match counter {
+                true => shape.counter_factor(values[w.first], difference),
+                false => shape.factor,
+            };
+            let mut result = difference * factor;
             if per_second {
-                result /= seconds(range);
+                result /= range_seconds;
             }
             column[w.step] = present(result);
             Ok(())
@@ -275,32 +282,55 @@ impl Work<'_> {
     }
 }
 
-/// By how much the difference of the first and last sample grows when it is carried to the ends of
-/// the window: by at most half a sample distance where the ends are further than 1.1 distances away,
-/// and for a counter (`increase` given) not to before it was zero.
-fn extrapolation(samples: Samples<'_>, w: Window, range: i64, increase: Option<f64>) -> f64 {
-    let (first, last) = (samples.times[w.first], samples.times[w.last - 1]);
-    let sampled = seconds(last.saturating_sub(first));
-    let average = sampled / (w.len() - 1) as f64;
-    let threshold = average * 1.1;
-    let mut to_start = seconds(first.saturating_sub(w.end.saturating_sub(range)));
-    let mut to_end = seconds(w.end.saturating_sub(last));
-    if to_start >= threshold {
-        to_start = average / 2.0;
+/// How the samples of a window lie in it, and by how much the difference of the first and last grows when it is
+/// carried to the ends of the window: by at most half a sample distance where the ends are further than 1.1
+/// distances away. Most windows of a series have the shape of the one before, which saves all divisions.
+#[derive(Debug, Default)]
+struct Shape {
+    /// From the first sample to the end, from the last sample to the end, and how many.
+    key: (i64, i64, usize),
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    factor: f64,
+}
+
+impl Shape {
+    /// Makes it that of `w`, which holds two samples or more.
+    fn fit(&mut self, times: &[i64], w: Window, range: i64) {
+        let (first, last) = (times[w.first], times[w.last - 1]);
+        let key = (w.end.saturating_sub(first), w.end.saturating_sub(last), w.len());
+        if self.key == key {
+            return;
+        }
+        let sampled = seconds(last.saturating_sub(first));
+        let average = sampled / (w.len() - 1) as f64;
+        let threshold = average * 1.1;
+        let mut to_start = seconds(first.saturating_sub(w.end.saturating_sub(range)));
+        let mut to_end = seconds(key.1);
+        if to_start >= threshold {
+            to_start = average / 2.0;
+        }
+        if to_end >= threshold {
+            to_end = average / 2.0;
+        }
+        let factor = (sampled + to_start + to_end) / sampled;
+        *self = Shape { key, sampled, to_start, to_end, factor };
     }
-    if let Some(increase) = increase
-        && increase > 0.0
-        && samples.values[w.first] >= 0.0
-    {
-        let to_zero = sampled * (samples.values[w.first] / increase);
-        if to_zero < to_start {
-            to_start = to_zero;
+
+    /// The factor of a counter that rose by `increase` from `first`: it is not carried to before it was zero.
+    fn counter_factor(&self, first: f64, increase: f64) -> f64 {
+        let was_zero_before = first >= increase && self.sampled >= self.to_start;
+        if !(increase > 0.0 && first >= 0.0) || was_zero_before {
+            return self.factor;
+        }
+        let to_zero = self.sampled * (first / increase);
+        if to_zero < self.to_start {
+            (self.sampled + to_zero + self.to_end) / self.sampled
+        } else {
+            self.factor
         }
     }
-    if to_end >= threshold {
-        to_end = average / 2.0;
-    }
-    (sampled + to_start + to_end) / sampled
 }
 
 /// `irate` and `idelta`: from the last two samples.

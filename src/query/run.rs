@@ -108,6 +108,9 @@ fn run_parallel<W: Work>(
     outcome
 }
 
+/// Room is made at once for so many samples of a series; what pages say of more is believed when it is seen.
+const RESERVED_SAMPLE_COUNT: usize = 1 << 16;
+
 /// Raw samples as columns.
 #[derive(Debug, Default)]
 pub(crate) struct RawWork(pub Vec<SeriesColumns>);
@@ -123,7 +126,7 @@ impl Work for RawWork {
         if !scan.takes_filter(chosen.value_type) {
             return Ok(());
         }
-        scan.reserve(&mut times, &mut values);
+        scan.reserve(RESERVED_SAMPLE_COUNT, &mut times, &mut values);
         for step in 0..scan.step_count() {
             if !scan.skip(step) {
                 let before = columns_size(&times, &values);

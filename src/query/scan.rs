@@ -248,11 +248,10 @@ impl Scan {
         if self.steps.is_empty() { self.pages.len() } else { self.steps.len() }
     }
 
-    /// Makes room for the samples of all pages, as far as is sensible before they are seen.
-    pub(crate) fn reserve(&self, times: &mut Vec<i64>, values: &mut Column) {
-        const SAMPLE_COUNT_MAX: usize = 1 << 16;
+    /// Makes room for the samples of all pages, but at most for so many.
+    pub(crate) fn reserve(&self, count_max: usize, times: &mut Vec<i64>, values: &mut Column) {
         let count: usize = self.pages.iter().map(|page| page.count as usize).sum();
-        let count = if self.context.filter.is_some() { 0 } else { count.min(SAMPLE_COUNT_MAX) };
+        let count = if self.context.filter.is_some() { 0 } else { count.min(count_max) };
         times.reserve(count);
         match values {
             Column::F64(values) => values.reserve(count),

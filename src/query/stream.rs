@@ -48,6 +48,7 @@ impl SampleStream {
                 && self.step < self.scan.step_count()
             {
                 let (mut times, mut values) = (Vec::new(), Column::new(chosen.value_type));
+                self.scan.reserve(PIECE_SAMPLE_COUNT, &mut times, &mut values);
                 while self.step < self.scan.step_count() && times.len() < PIECE_SAMPLE_COUNT {
                     if !self.scan.skip(self.step) {
                         self.scan.read(self.step, &mut times, &mut values)?;

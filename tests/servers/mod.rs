@@ -166,10 +166,12 @@ impl Client {
     }
 
     fn ask(&mut self, parts: &[&[u8]]) -> (u16, Vec<u8>) {
-        for part in parts {
-            self.stream.get_mut().write_all(part).unwrap();
-        }
-        let status = self.line().split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
+        let status = self.begin(parts).or_else(|| {
+            // Servers close connections that are old.
+            *self = Client::new(self.address);
+            self.begin(parts)
+        });
+        let status = status.expect("a server that answers");
         let (mut length, mut chunked, mut closes) = (None, false, false);
         loop {
             let line = self.line().to_ascii_lowercase();
@@ -194,9 +196,17 @@ impl Client {
         (status, body)
     }
 
+    /// Sends a request and reads the status of its answer.
+    fn begin(&mut self, parts: &[&[u8]]) -> Option<u16> {
+        for part in parts {
+            self.stream.get_mut().write_all(part).ok()?;
+        }
+        self.line().split(' ').nth(1)?.parse().ok()
+    }
+
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
+        let _ = self.stream.read_line(&mut line);
         line.trim_end().to_owned()
     }
 
