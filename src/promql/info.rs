@@ -1,6 +1,6 @@
 //! `info(v)`: adds the labels of info metrics, such as `target_info`, to the series they belong to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ast::LabelMatcher;
 use super::eval::{Evaluator, Sink};
@@ -50,7 +50,7 @@ pub(super) fn info(
 struct Infos {
     labels: Vec<Labels>,
     /// For each metric name and identity: which series is the newest at each step.
-    newest: HashMap<String, HashMap<Vec<u8>, Vec<Option<usize>>>>,
+    newest: BTreeMap<String, HashMap<Vec<u8>, Vec<Option<usize>>>>,
 }
 
 impl Infos {
@@ -63,7 +63,7 @@ impl Infos {
         data: &[LabelMatcher],
         steps: Steps,
     ) -> Result<Self> {
-        let mut infos = Infos { labels: Vec::new(), newest: HashMap::new() };
+        let mut infos = Infos { labels: Vec::new(), newest: BTreeMap::new() };
         let Some(selector) = selector(base, is_info, names, data) else { return Ok(infos) };
         let select = Select::hidden(selector, first_moved(input));
         let mut times: Vec<Vec<f64>> = Vec::new();
@@ -99,7 +99,7 @@ impl Infos {
     fn enrich(&self, series: &Series, data: &[LabelMatcher], steps: Steps) -> Result<Vec<Series>> {
         let identity = identity(&series.labels);
         let found: Vec<&Vec<Option<usize>>> = self.newest.values().filter_map(|m| m.get(&identity)).collect();
-        let mut parts: HashMap<Vec<Option<usize>>, Option<Series>> = HashMap::new();
+        let mut parts: BTreeMap<Vec<Option<usize>>, Option<Series>> = BTreeMap::new();
         for step in 0..steps.count {
             if is_absent(series.values[step]) {
                 continue;

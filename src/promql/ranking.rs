@@ -1,6 +1,6 @@
 //! Aggregations that look at all values of a group: `topk`, `limitk`, `quantile`, `count_values`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::aggregate::Groups;
 use super::eval::{Evaluator, Sink, wrong_type};
@@ -294,8 +294,8 @@ pub(super) fn count_values(
     if keeps_label {
         return counted.into_iter().try_for_each(sink);
     }
-    // Without the label, the counts of one group belong together again.
-    let mut totals: HashMap<Labels, Series> = HashMap::new();
+    // Without the label, the counts of one group belong together again; sorted, so that every evaluation gives one order.
+    let mut totals: BTreeMap<Labels, Series> = BTreeMap::new();
     for series in counted {
         let total = totals
             .entry(series.labels.clone())
