@@ -7,6 +7,7 @@
 //! once, small. Arguments choose scenarios by name.
 
 #[path = "../../tests/serve/served.rs"]
+#[allow(dead_code, reason = "the tests start servers in more ways")]
 mod served;
 
 mod http;
@@ -26,7 +27,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let small = !arguments.iter().any(|argument| argument == "--bench");
     let names: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let scenarios: [(&str, fn(bool)); 4] = [
+    let scenarios: [Scenario; 4] = [
         ("remote_write", remote_write::run),
         ("statsd", statsd::run),
         ("sessions", sessions::run),
@@ -38,6 +39,9 @@ fn main() {
         }
     }
 }
+
+/// A name, and what runs, small or whole.
+type Scenario = (&'static str, fn(bool));
 
 /// A server on a new database.
 struct Bench {

@@ -100,7 +100,7 @@ fn push_time(out: &mut String, time: Timestamp) {
     }
     let millis = millis.unsigned_abs();
     push_whole(out, millis / 1000);
-    if millis % 1000 != 0 {
+    if !millis.is_multiple_of(1000) {
         let _ = write!(out, ".{:03}", millis % 1000);
     }
 }

@@ -106,7 +106,8 @@ fn aggregate(function: WindowFunction) -> Option<Aggregate> {
 fn is_exact(series: &[SeriesColumns], function: WindowFunction) -> bool {
     let overflowed = |series: &SeriesColumns| series.doubles().iter().any(|value| value.is_infinite());
     let is_mean = function == WindowFunction::Avg;
-    !series.windows(2).any(|pair| pair[0].key == pair[1].key) && !(is_mean && series.iter().any(overflowed))
+    let named_twice = series.windows(2).any(|pair| pair[0].key == pair[1].key);
+    !named_twice && !(is_mean && series.iter().any(overflowed))
 }
 
 /// The times of windows that neither overlap nor leave gaps, if they are such and can be said.

@@ -268,11 +268,11 @@ fn expecting_labels_changes_no_answer() {
         series(&[("__name__", "up"), ("path", &"p".repeat(200))], vec![sample(3.0, 3)]).encode_to_vec();
     let bare = series(&[], vec![sample(4.0, 4)]).encode_to_vec();
     let messages = [up.clone(), [up.clone(), more.clone()].concat(), [more, up].concat(), long, bare];
-    fn read(message: &Vec<u8>) -> TimeSeries<'_> {
+    fn read(message: &[u8]) -> TimeSeries<'_> {
         TimeSeries::read(Version::V1, message, &[]).unwrap()
     }
     let regions: Vec<&[u8]> =
-        messages.iter().map(read).filter(|s| s.labels_first()).map(|s| s.labels).collect();
+        messages.iter().map(|message| read(message)).filter(|s| s.labels_first()).map(|s| s.labels).collect();
     assert_eq!(regions.len(), 3, "labels of two messages have samples between them");
     for message in &messages {
         let plain = read(message);
