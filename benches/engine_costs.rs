@@ -16,7 +16,9 @@ use icecore::{Batch, Db, Durability, Match, Options, Selector, Timestamp, ValueR
 use workload::{METRICS, Random, START, STEP, Workload, is_test};
 
 /// A measurement in a process of its own: name, whether it is left out unless asked for, what it does.
-const CASES: [(&str, bool, fn(&Path)); 8] = [
+type Case = (&'static str, bool, fn(&Path));
+
+const CASES: [Case; 8] = [
     ("ingest_and_flush", false, ingest_and_flush),
     ("open_after_close", false, open_after_close),
     ("open_after_kill", false, open_after_kill),

@@ -354,7 +354,7 @@ fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// Every verb that takes a database, with arguments that are otherwise right.
-fn verbs<'a>(data: &'a str) -> Vec<Vec<&'a str>> {
+fn verbs(data: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["query", "--data", data, "cpu"],
         vec!["export", "--data", data],

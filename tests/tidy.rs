@@ -109,8 +109,11 @@ const LIMITS: [(&str, &str, &str); 34] = [
     ("src/db/maintenance.rs", "GRACE: Duration = Duration::from_secs(5)", "no longer names for 5 seconds"),
 ];
 
-/// Enumerations whose numbers are on disk: where, the words of `docs/format.md` that list them, and the names there.
-const NUMBERS: [(&str, &str, &[(&str, &str)]); 3] = [
+/// File, words of the code, and each variant's name in the code and in `docs/format.md`.
+type Enumeration = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// Enumerations whose numbers are on disk.
+const NUMBERS: [Enumeration; 3] = [
     (
         "src/codec/choose.rs",
         "pub(crate) enum Encoding {",

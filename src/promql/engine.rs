@@ -104,10 +104,10 @@ fn aggregate(function: WindowFunction) -> Option<Aggregate> {
 /// Whether these are the answers of the language: not where a name has a series of integers beside one of doubles,
 /// which are one here, nor for a mean whose sum overflowed.
 fn is_exact(series: &[SeriesColumns], function: WindowFunction) -> bool {
-    let overflowed = |series: &SeriesColumns| series.doubles().iter().any(|value| value.is_infinite());
-    let is_mean = function == WindowFunction::Avg;
     let named_twice = series.windows(2).any(|pair| pair[0].key == pair[1].key);
-    !named_twice && !(is_mean && series.iter().any(overflowed))
+    let overflowed = |series: &SeriesColumns| series.doubles().iter().any(|value| value.is_infinite());
+    let mean_overflowed = function == WindowFunction::Avg && series.iter().any(overflowed);
+    !named_twice && !mean_overflowed
 }
 
 /// The times of windows that neither overlap nor leave gaps, if they are such and can be said.

@@ -298,7 +298,6 @@ fn files_of_version_1_are_read() {
 
 fn set_read_only(path: &Path, read_only: bool) {
     let mut permissions = fs::metadata(path).unwrap().permissions();
-    #[expect(clippy::permissions_set_readonly_false, reason = "the directory is our own, and goes")]
     permissions.set_readonly(read_only);
     fs::set_permissions(path, permissions).unwrap();
 }
