@@ -1,7 +1,8 @@
 //! Filling a head from frames of the log, as recovery and a reader process do it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::error::{Error, Result};
 use crate::head::{Head, Scratch, key_hash};
