@@ -153,6 +153,17 @@ mod tests {
     use crate::query::Query;
     use crate::query::source::Pin;
 
+    /// A database on a simulated disk where nothing happens by itself.
+    fn open() -> Db {
+        let options = Options {
+            env: Env::simulated(1),
+            background: Background::Host,
+            sync_interval: None,
+            ..Options::default()
+        };
+        Db::open_with("/db", options).unwrap()
+    }
+
     fn samples(pinned: &crate::query::source::Snapshot, name: &str) -> Vec<(i64, f64)> {
         let found = Query::new(Arc::new(pinned.clone()), Selector::name(name)).run().unwrap().series;
         let samples = |series: &crate::query::SeriesColumns| -> Vec<(i64, f64)> {
@@ -164,13 +175,7 @@ mod tests {
 
     #[test]
     fn a_delete_shows_in_all_parts_of_a_series_or_in_none() {
-        let options = Options {
-            env: Env::simulated(1),
-            background: Background::Host,
-            sync_interval: None,
-            ..Options::default()
-        };
-        let db = Db::open_with("/db", options).unwrap();
+        let db = open();
         let write = |name: &str, time: i64, value: f64| {
             let mut batch = Batch::new();
             batch.push_named(name, &[], Timestamp::from_nanos(time), ValueRef::F64(value)).unwrap();
@@ -204,13 +209,7 @@ mod tests {
 
     #[test]
     fn a_query_that_began_before_a_flush_finds_its_series_after_it() {
-        let options = Options {
-            env: Env::simulated(1),
-            background: Background::Host,
-            sync_interval: None,
-            ..Options::default()
-        };
-        let db = Db::open_with("/db", options).unwrap();
+        let db = open();
         let write = |name: &str| {
             let mut batch = Batch::new();
             batch.push_named(name, &[], Timestamp::from_nanos(1), ValueRef::F64(1.0)).unwrap();

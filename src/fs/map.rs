@@ -1,4 +1,4 @@
-//! Memory maps of sealed files, read-only. The only unsafe code outside measured kernels.
+//! Memory maps of sealed files, read-only. Beside the one call of `env/heap.rs`, the only unsafe code.
 
 use std::fs::File;
 use std::io;
